@@ -1,0 +1,137 @@
+"""Read a case's CT and mask from NIfTI, with every check that keeps wrong geometry and values out."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from verse_utils.cases import Case
+from verse_utils.errors import UserError
+from verse_utils.labels import COCCYX, SACRUM, T13
+
+# Two grids are one where their corners lie closer than this share of a voxel.
+CORNER_TOLERANCE_VOX = 0.25
+
+_READ_ERRORS = (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error, ValueError)
+
+
+@dataclass(frozen=True)
+class CaseImages:
+    """A case's arrays on the stored grid.
+
+    Attributes:
+        image_hu: (I, J, K) int16, HU.
+        label: (I, J, K) uint8, raw VerSe labels with sacrum and coccyx set to 0.
+        affine: (4, 4) float64, voxel indices to RAS millimetres.
+    """
+
+    image_hu: np.ndarray
+    label: np.ndarray
+    affine: np.ndarray
+
+
+def open_image(path: Path) -> nib.Nifti1Image:
+    """Open a 3D NIfTI file without reading its voxels; a fourth axis of length 1 is dropped.
+
+    Raises:
+        UserError: not an image, not 3D, colour, an axis of no length, or a grid that is no grid.
+    """
+    try:
+        image: Any = nib.load(path)  # NIfTI of either version, or another of nibabel's formats
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except _READ_ERRORS as error:
+        raise UserError(f"{path}: can't be read as an image ({_reason(error)}); fetch the file again") from None
+    if image.ndim == 4 and image.shape[3] == 1:
+        image = image.slicer[..., 0]
+    if image.ndim != 3:
+        raise UserError(f"{path}: has {image.ndim} axes {image.shape}, not 3; give a single volume")
+    if min(image.shape) < 1:
+        raise UserError(f"{path}: has no voxels (shape {image.shape}); fetch the file again")
+    if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
+        raise UserError(f"{path}: voxels are {image.get_data_dtype()}, not numbers in HU; give a greyscale CT")
+    affine = image.affine
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise UserError(f"{path}: its header gives no grid (a spacing of zero or NaN); repair the header")
+    return image
+
+
+def check_same_grid(image: nib.Nifti1Image, mask: nib.Nifti1Image, image_path: Path, mask_path: Path) -> None:
+    """Raise UserError unless both images have one shape and corners within a quarter of a voxel."""
+    if image.shape != mask.shape:
+        raise UserError(
+            f"{mask_path}: shape {mask.shape} is not that of its CT {image_path}, {image.shape}; "
+            "resample the mask to the CT or leave the case out with --exclude"
+        )
+    corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in image.shape], indexing="ij")).reshape(3, -1)
+    distances = np.linalg.norm(
+        (image.affine - mask.affine)[:3, :3] @ corners + (image.affine - mask.affine)[:3, 3:], axis=0
+    )
+    voxel_mm = float(np.min(nib.affines.voxel_sizes(image.affine)))
+    if distances.max() > CORNER_TOLERANCE_VOX * voxel_mm:
+        raise UserError(
+            f"{mask_path}: its grid lies up to {distances.max():.1f} mm off that of its CT {image_path}; "
+            "resample the mask to the CT or leave the case out with --exclude"
+        )
+
+
+def check_case(case: Case) -> None:
+    """Check a case's headers, without reading voxels. Raises UserError."""
+    check_same_grid(open_image(case.image_path), open_image(case.mask_path), case.image_path, case.mask_path)
+
+
+def read_case(case: Case) -> CaseImages:
+    """Read and check a case's CT and mask. Raises UserError naming the file and the remedy."""
+    image, mask = open_image(case.image_path), open_image(case.mask_path)
+    check_same_grid(image, mask, case.image_path, case.mask_path)
+    return CaseImages(_read_hu(image, case.image_path), _read_label(mask, case.mask_path), image.affine)
+
+
+def read_hu(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a CT: (I, J, K) int16 HU and its (4, 4) affine. Raises UserError."""
+    image = open_image(path)
+    return _read_hu(image, path), image.affine
+
+
+def _read_hu(image: nib.Nifti1Image, path: Path) -> np.ndarray:
+    values = _voxels(image, path)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UserError(f"{path}: holds NaN or infinite values; export the CT again")
+    low, high = values.min(), values.max()
+    if low == high:
+        raise UserError(f"{path}: constant, every voxel is {low:g}; export the CT again")
+    if values.dtype != np.int16:
+        limits = np.iinfo(np.int16)
+        values = np.clip(np.rint(values), limits.min, limits.max).astype(np.int16)
+    return values
+
+
+def _read_label(mask: nib.Nifti1Image, path: Path) -> np.ndarray:
+    values = _voxels(mask, path)
+    if values.dtype.kind == "f":  # VerSe's masks are often float64
+        rounded = np.rint(values)
+        if not np.allclose(values, rounded, atol=1e-3):  # also False for NaN
+            raise UserError(f"{path}: holds values that are not whole numbers; give a mask of vertebra numbers")
+        values = rounded
+    if values.min() < 0 or values.max() > T13:
+        raise UserError(f"{path}: labels {values.min():g} to {values.max():g} leave VerSe's 0 to {T13}")
+    label = values.astype(np.uint8)
+    label[(label == SACRUM) | (label == COCCYX)] = 0
+    return label
+
+
+def _voxels(image: nib.Nifti1Image, path: Path) -> np.ndarray:
+    try:
+        return np.asanyarray(image.dataobj)
+    except _READ_ERRORS as error:
+        raise UserError(f"{path}: voxels can't be read ({_reason(error)}); fetch the file again") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, short enough for one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
