@@ -1,0 +1,1 @@
+"""Constants, command-line habits, geometry and pictures that the other packages share."""

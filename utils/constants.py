@@ -1,0 +1,14 @@
+"""Numbers that training and inference must agree on."""
+
+# Intensities: HU are clipped to this range, then divided by HU_PER_UNIT, in training as in inference.
+# -1000 HU is air; cortical bone seldom exceeds 1500 HU, metal does and is cut off.
+HU_RANGE: tuple[int, int] = (-1000, 1500)
+HU_PER_UNIT = 1000.0
+HU_AIR = -1000
+
+# The grid on which vertebrae are segmented and scored (VerSe's protocol), in mm.
+SEGMENTATION_SPACING_MM = 1.0
+
+# Views and patches in voxels along X, Y, Z of RAS; the body's long axis is last.
+HEATMAP_SHAPE: tuple[int, int, int] = (64, 64, 128)
+SEGMENTATION_SHAPE: tuple[int, int, int] = (128, 128, 128)

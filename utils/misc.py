@@ -1,0 +1,67 @@
+"""Command-line habits: one-line errors, progress, files that are whole or absent."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from verse_utils.errors import UserError
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, like every other."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError instead of printing the usage too."""
+        raise UserError(f"{message} (see --help)")
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a script's main function: a UserError becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    warnings.showwarning = _show_warning
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def parse_bool(text: str) -> bool:
+    """Read true/false from a command line. Raises ValueError."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return values[text.lower()]
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place on success and is removed on failure."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON (no NaN, no infinity), whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
