@@ -1,0 +1,1 @@
+"""What happens to a subject between the H5 and the network."""

@@ -1,0 +1,33 @@
+"""Presets of the localiser: raw labels to a heatmap of the spine."""
+
+from __future__ import annotations
+
+import torchio as tio
+
+from data_transforms.classes.heatmap_from_labels import HeatmapFromLabels
+from data_transforms.classes.remap_labels import RemapLabels
+from data_transforms.classes.scale_hu import ScaleHU
+from data_transforms.presets import Presets, intensity_augmentation, spatial_augmentation
+from verse_utils.labels import LABEL_TABLES
+
+
+def heatmap_presets(mode: str = "distance") -> Presets:
+    """Transforms of subjects with ``image`` in HU and ``label`` with raw VerSe labels.
+
+    Afterwards ``image`` is scaled float32, ``heatmap`` float32 in [0, 1] and ``label`` 1 on every vertebra.
+
+    Args:
+        mode: of ``HeatmapFromLabels``.
+    """
+    target = [HeatmapFromLabels(mode, copy=False), RemapLabels(LABEL_TABLES["binary"], copy=False), ScaleHU(copy=False)]
+    return Presets(
+        train=tio.Compose([*spatial_augmentation(), *target, *_of_the_image(intensity_augmentation())], copy=False),
+        evaluate=tio.Compose(target, copy=False),
+    )
+
+
+def _of_the_image(transforms: list[tio.Transform]) -> list[tio.Transform]:
+    """Keep intensity transforms off the heatmap, which torchio takes for an image too."""
+    for transform in transforms:
+        transform.include = ["image"]
+    return transforms
