@@ -1,0 +1,1 @@
+"""Losses take logits; metrics take finished masks and heatmaps, and give numbers with a unit."""

@@ -1,0 +1,101 @@
+"""How well a heatmap, and the box that follows from it, find the spine.
+
+All take (X, Y, Z) float prediction and target in [0, 1], the spine's bool mask, and the spacing in mm. The predicted
+box holds the heatmap above ``BOX_THRESHOLD``; the true box holds the spine's mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BOX_THRESHOLD = 0.5
+# Blobs with fewer voxels than this share of the largest are taken for noise; a spine that the field of view breaks
+# up keeps its parts.
+LEAST_COMPONENT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Box:
+    """Voxels from ``start`` up to, not including, ``stop``: (3,) int each."""
+
+    start: np.ndarray
+    stop: np.ndarray
+
+    @property
+    def volume_vox(self) -> int:
+        """Voxels in the box."""
+        return int(np.prod(np.maximum(self.stop - self.start, 0)))
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """The box as an index into an array."""
+        return tuple(slice(int(a), int(b)) for a, b in zip(self.start, self.stop, strict=True))
+
+
+def mask_box(mask: np.ndarray) -> Box | None:
+    """The smallest box around a mask; None where it is empty."""
+    where = np.argwhere(mask)
+    return Box(where.min(axis=0), where.max(axis=0) + 1) if len(where) else None
+
+
+def heatmap_box(heatmap: np.ndarray) -> Box | None:
+    """The smallest box around a heatmap's large blobs above the threshold; None where there is none."""
+    from scipy.ndimage import label
+
+    components, count = label(heatmap >= BOX_THRESHOLD)
+    if not count:
+        return None
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0
+    return mask_box((sizes >= LEAST_COMPONENT_SHARE * sizes.max())[components])
+
+
+def mae(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Mean absolute error, in [0, 1]."""
+    return float(np.abs(prediction - target).mean(dtype=np.float64))
+
+
+def rmse(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Root of the mean squared error, in [0, 1]."""
+    return float(np.sqrt(np.square(prediction - target).mean(dtype=np.float64)))
+
+
+def r2(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Coefficient of determination, at most 1; a constant target: 1 if it is met exactly, else 0."""
+    residual = np.square(prediction - target).sum(dtype=np.float64)
+    variation = np.square(target - target.mean(dtype=np.float64)).sum(dtype=np.float64)
+    return float(1 - residual / variation) if variation else float(residual == 0)
+
+
+def box_iou(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Overlap of the predicted and the true box over their union, in [0, 1]; no box in both: 1, in one: 0."""
+    found, true = heatmap_box(prediction), mask_box(mask)
+    if found is None or true is None:
+        return float(found is true)
+    common = Box(np.maximum(found.start, true.start), np.minimum(found.stop, true.stop)).volume_vox
+    return common / (found.volume_vox + true.volume_vox - common)
+
+
+def spine_in_box(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Share of the spine's voxels inside the predicted box, in [0, 1]; no spine: 1, no box: 0."""
+    size = int(mask.sum())
+    if not size:
+        return 1.0
+    found = heatmap_box(prediction)
+    return int(mask[found.slices].sum()) / size if found else 0.0
+
+
+def box_centre_error_mm(
+    prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]
+) -> float:
+    """Distance between the centres of both boxes in mm; no box in both: 0, in one: the diagonal of the grid."""
+    found, true = heatmap_box(prediction), mask_box(mask)
+    if found is None and true is None:
+        return 0.0
+    if found is None or true is None:
+        return float(np.linalg.norm(np.array(mask.shape) * np.array(spacing_mm)))
+    apart_vox = (found.start + found.stop - true.start - true.stop) / 2
+    return float(np.linalg.norm(apart_vox * np.array(spacing_mm)))
