@@ -1,0 +1,335 @@
+"""What both training scripts do: read arguments, find data, train, keep the best, test it.
+
+``train_and_test`` is the whole way and reads from top to bottom.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from dataloader import EpochSampler, h5VerSe
+from preprocessing import preprocess
+from training.arguments import Settings
+from training.checkpoints import NetworkSpec, load_checkpoint, load_weights, save_checkpoint
+from training.evaluation import autocast, predict, test, test_metrics_path
+from training.tasks import TASKS, Task
+from utils.misc import write_json, written_aside
+from utils.visualize import draw_curves, save_figure
+from verse_utils.errors import UserError
+
+
+@dataclass
+class Progress:
+    """What training has reached; goes into the last checkpoint."""
+
+    epoch: int = 0
+    best_score: float = -float("inf")
+    epochs_since_best: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def is_over(self, settings: Settings) -> bool:
+        """Whether all epochs are done or the score has stopped growing."""
+        return self.epoch >= settings.epochs or self.epochs_since_best >= settings.early_stopping
+
+
+def train_and_test(settings: Settings) -> None:
+    """Train a network as told, or go on with a run that was cut off, then test its best epoch on whole scans."""
+    device = find_device(settings)
+    torch.manual_seed(settings.seed)
+    task = TASKS[settings.task](settings)
+    spec = NetworkSpec(settings.model, 1, task.out_channels, settings.input_shape, settings.model_args)
+    network = spec.build().to(device)
+    check_run_folder(settings)
+    h5_path = find_h5(settings, task)
+    datasets = {split: task.dataset(h5_path, split) for split in ("training", "validation", "test")}
+    for split in ("training", "validation"):
+        if not len(datasets[split]):
+            raise UserError(f"{h5_path}: no {split} cases; add some and run preprocessing.py again")
+    if settings.init_from is not None:
+        load_weights(_checkpoint_path(settings.init_from, settings), spec, network)
+
+    write_config(settings, device)
+    progress = fit(task, spec, network, datasets, settings, device)
+    save_figure(draw_curves(progress.history, task.score_name), settings.run_folder / "curves.png")
+
+    if not len(datasets["test"]):
+        print(f"{h5_path}: no test cases; nothing to test on")
+        return
+    load_weights(settings.run_folder / "best.pt", spec, network)
+    handler = test(task, network, datasets["test"], settings, device)
+    for name, values in handler.summary().items():
+        print(f"{name:>20} {values['mean']:9.4f} {values['unit']}")
+    print(test_metrics_path(settings))
+
+
+def fit(
+    task: Task,
+    spec: NetworkSpec,
+    network: nn.Module,
+    datasets: dict[str, h5VerSe],
+    settings: Settings,
+    device: torch.device,
+) -> Progress:
+    """Train until all epochs are done or the validation score stops growing.
+
+    After each epoch the run's folder holds ``last.pt``, ``best.pt``, ``metrics.csv`` and a picture; a run that was
+    killed goes on after its last whole epoch, with the losses that it would have had.
+    """
+    from prodigyopt import Prodigy
+
+    sampler = EpochSampler(len(datasets["training"]), settings.seed)
+    train_batches = _loader(task, datasets["training"], settings, sampler)
+    validation_batches = _loader(task, datasets["validation"], settings)
+    # Prodigy finds its own step size; warmup-safe and with bias correction, as its authors advise for a cosine schedule
+    # (Mishchenko and Defazio 2024, arXiv:2306.06101; the package's README).
+    optimizer = Prodigy(
+        network.parameters(), lr=settings.lr, weight_decay=0.01, safeguard_warmup=True, use_bias_correction=True
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=settings.epochs * len(train_batches))
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    parts = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    progress = resume(spec, network, parts, settings)
+    logger = _wandb_run(settings)
+
+    while not progress.is_over(settings):
+        started = time.monotonic()
+        sampler.epoch = progress.epoch
+        train_loss = train_epoch(task, network, train_batches, parts, settings, device)
+        validation_loss, score = validate(task, network, validation_batches, settings, device)
+        row = {
+            "epoch": progress.epoch + 1,
+            "train_loss": train_loss,
+            "validation_loss": validation_loss,
+            task.score_name: score,
+            "lr": schedule.get_last_lr()[0] * optimizer.param_groups[0]["d"],
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        _advance(progress, row, score)
+        if progress.epochs_since_best == 0:
+            save_checkpoint(settings.run_folder / "best.pt", spec, network, settings.as_dict(), epoch=progress.epoch)
+        _save_last(spec, network, parts, progress, settings)
+        _write_csv(settings.run_folder / "metrics.csv", progress.history)
+        _save_picture(task, network, datasets["validation"], progress.epoch, settings, device)
+        print(" · ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items()))
+        if logger is not None:
+            logger.log(row)
+    if logger is not None:
+        logger.finish()
+    return progress
+
+
+def train_epoch(
+    task: Task, network: nn.Module, batches: DataLoader, parts: dict[str, Any], settings: Settings, device: torch.device
+) -> float:
+    """One pass over the training patches; returns the mean loss. Raises UserError where it stops being a number."""
+    network.train()
+    losses = []
+    for image, target in tqdm(batches, desc="train", leave=False, disable=None):
+        with autocast(settings, device):
+            logits = network(image.to(device, non_blocking=True))
+        loss = task.loss(logits, target.to(device, non_blocking=True))
+        if not torch.isfinite(loss):
+            raise UserError(f"--lr {settings.lr}: the loss became {loss.item()}; lower it, or use --precision fp32")
+        parts["optimizer"].zero_grad(set_to_none=True)
+        parts["scaler"].scale(loss).backward()
+        parts["scaler"].step(parts["optimizer"])
+        parts["scaler"].update()
+        parts["schedule"].step()
+        losses.append(loss.item())
+    return float(np.mean(losses))
+
+
+@torch.inference_mode()
+def validate(
+    task: Task, network: nn.Module, batches: DataLoader, settings: Settings, device: torch.device
+) -> tuple[float, float]:
+    """Mean loss and score of the validation patches, which are the same in every epoch."""
+    network.eval()
+    losses, terms = [], []
+    for image, target in batches:
+        target = target.to(device)
+        with autocast(settings, device):
+            logits = network(image.to(device)).float()
+        losses.append(task.loss(logits, target).item() * len(image))
+        terms.append(task.score_terms(logits, target))
+    return sum(losses) / len(batches.dataset), task.score(np.sum(terms, axis=0))  # type: ignore[arg-type]
+
+
+def find_device(settings: Settings) -> torch.device:
+    """The device to train on. Raises UserError where it isn't there, or can't do the precision."""
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {settings.device}: can't be used ({reason}); try --device cpu") from None
+    if device.type == "cpu" and settings.precision == "fp16":
+        raise UserError("--precision fp16: needs a GPU; use bf16 or fp32 on a CPU")
+    return device
+
+
+def find_h5(settings: Settings, task: Task) -> Path:
+    """The H5 to train on; a VerSe folder is preprocessed once."""
+    if not settings.data_path.exists():
+        raise UserError(
+            f"{settings.data_path}: no such file or folder; give an H5 of preprocessing.py or a VerSe folder"
+        )
+    if settings.data_path.is_file():
+        return settings.data_path
+    print(f"{settings.data_path} is a folder: preprocessing it once (or finding it done)")
+    h5_path = preprocess(settings.data_path, settings.dataset_edition, task.preprocessing())
+    print(f"{h5_path} can be passed as --data_path from now on")
+    return h5_path
+
+
+def check_run_folder(settings: Settings) -> None:
+    """Raise UserError where the run's name is taken by a run with other settings."""
+    folder = settings.run_folder
+    if not folder.exists():
+        return
+    config = folder / "config.json"
+    try:
+        found = json.loads(config.read_text())["settings"]
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{folder}: is there but holds no run (config.json); choose another --model_name") from None
+    for key, value in settings.identity().items():
+        if found.get(key) != value:
+            raise UserError(
+                f"{folder}: was made with --{key} {found.get(key)}, not {value}; "
+                "choose another --model_name, or remove the folder to start anew"
+            )
+
+
+def write_config(settings: Settings, device: torch.device) -> None:
+    """Write the resolved settings and the versions of what computed."""
+    packages = ("torch", "torchio", "h5py", "hdf5plugin", "numpy", "nibabel", "prodigyopt", "monai")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    config = {"settings": settings.as_dict(), "device": str(device), "versions": versions}
+    write_json(settings.run_folder / "config.json", config)
+
+
+def resume(spec: NetworkSpec, network: nn.Module, parts: dict[str, Any], settings: Settings) -> Progress:
+    """Load the last checkpoint of the run into network, optimizer, schedule and scaler, if there is one."""
+    path = settings.run_folder / "last.pt"
+    if not path.exists():
+        return Progress()
+    load_weights(path, spec, network)
+    content = load_checkpoint(path)
+    for name, part in parts.items():
+        part.load_state_dict(content[name])
+    torch.set_rng_state(content["generator"])
+    progress = Progress(**content["progress"])
+    print(f"{settings.run_folder}: going on after epoch {progress.epoch}")
+    return progress
+
+
+def _save_last(
+    spec: NetworkSpec, network: nn.Module, parts: dict[str, Any], progress: Progress, settings: Settings
+) -> None:
+    state = {name: part.state_dict() for name, part in parts.items()}
+    save_checkpoint(
+        settings.run_folder / "last.pt",
+        spec,
+        network,
+        settings.as_dict(),
+        **state,
+        generator=torch.get_rng_state(),
+        progress=vars(progress),
+    )
+
+
+def _advance(progress: Progress, row: dict[str, float], score: float) -> None:
+    progress.epoch += 1
+    progress.history.append(row)
+    better = score > progress.best_score
+    progress.best_score = max(score, progress.best_score)
+    progress.epochs_since_best = 0 if better else progress.epochs_since_best + 1
+
+
+def _loader(task: Task, dataset: h5VerSe, settings: Settings, sampler: EpochSampler | None = None) -> DataLoader:
+    workers = settings.workers
+    return DataLoader(
+        _Pairs(dataset, task.target_key),
+        batch_size=settings.batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=_use_one_thread,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+class _Pairs(Dataset):
+    """Image and target of a dataset's subjects, as plain tensors that batch."""
+
+    def __init__(self, dataset: h5VerSe, target_key: str) -> None:
+        self.dataset, self.target_key = dataset, target_key
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+        subject = self.dataset[index]
+        return subject["image"].data, subject[self.target_key].data
+
+
+def _use_one_thread(_worker: int) -> None:
+    """Keep a loading process from taking the cores that train."""
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _save_picture(
+    task: Task, network: nn.Module, dataset: h5VerSe, epoch: int, settings: Settings, device: torch.device
+) -> None:
+    """A picture of the first validation patch, which stays the same."""
+    subject = dataset[0]
+    probabilities_KXYZ = predict(network, subject["image"].data, settings, device)
+    figure = task.picture(subject, probabilities_KXYZ, f"{subject['case_id']} (validation) after epoch {epoch}")
+    save_figure(figure, settings.run_folder / "images" / f"epoch_{epoch:04d}.png")
+
+
+def _write_csv(path: Path, history: list[dict[str, float]]) -> None:
+    with written_aside(path) as aside, aside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def _checkpoint_path(run: Path, settings: Settings) -> Path:
+    """A checkpoint by its file, its run's folder, or its run's name."""
+    for folder in (run, settings.output / run):
+        if folder.is_dir():
+            return folder / "best.pt"
+    return run
+
+
+def _wandb_run(settings: Settings) -> Any:
+    """A run of Weights & Biases where asked for; offline where no key is known."""
+    if not settings.use_wandb:
+        return None
+    import wandb
+
+    return wandb.init(
+        project="spine-segmentation",
+        name=settings.model_name,
+        config=settings.as_dict(),
+        mode="online" if wandb.api.api_key else "offline",
+    )

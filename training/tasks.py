@@ -1,0 +1,221 @@
+"""What differs between training the localiser and the segmenter, and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torchio as tio
+from torch import Tensor
+
+from data_transforms.heatmap_transforms import heatmap_presets
+from data_transforms.presets import Presets
+from data_transforms.segmentation_transforms import segmentation_presets
+from dataloader import Patches, h5VerSe
+from metrics.losses import HEATMAP_LOSSES, MASK_LOSSES
+from metrics.metric_handler import HEATMAP_METRICS, MASK_METRICS, MetricHandler
+from preprocessing import Settings as PreprocessingSettings
+from training.arguments import Settings
+from utils.constants import HU_PER_UNIT
+from utils.visualize import PREDICTION_COLOUR, TARGET_COLOUR, draw_planes
+from verse_utils.errors import UserError
+from verse_utils.labels import LABEL_TABLES, VERTEBRA_NAMES, class_count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Task(ABC):
+    """Target, loss, data, metrics and picture of one kind of network.
+
+    Attributes:
+        name: "heatmap" or "segmentation"; the H5 must have been made for it.
+        score_name: column of the validation score that picks the best epoch; higher is better.
+        target_key: of the subject, what the network learns.
+        out_channels: of the network.
+        loss: logits (B, K, X, Y, Z) and target to a scalar.
+        presets: transforms for training and evaluation.
+    """
+
+    name: str
+    score_name: str
+    target_key: str
+    out_channels: int
+    loss: torch.nn.Module
+    presets: Presets
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def preprocessing(self) -> PreprocessingSettings:
+        """How a VerSe folder is made into the task's H5."""
+
+    @abstractmethod
+    def patches(self) -> Patches | None:
+        """How patches are drawn; None for whole volumes."""
+
+    def dataset(self, h5_path: Path, split: str) -> h5VerSe:
+        """Training and validation cases in patches, test cases whole."""
+        transform = self.presets.train if split == "training" else self.presets.evaluate
+        return h5VerSe(h5_path, split, transform, None if split == "test" else self.patches(), self.name)
+
+    @abstractmethod
+    def score_terms(self, logits: Tensor, target: Tensor) -> np.ndarray:
+        """Sums from one batch that ``score`` can turn into a number, once they are added up."""
+
+    @abstractmethod
+    def score(self, terms: np.ndarray) -> float:
+        """Validation score from the summed terms."""
+
+    @abstractmethod
+    def metric_handler(self) -> MetricHandler:
+        """An empty table of the task's metrics."""
+
+    @abstractmethod
+    def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
+        """Add a whole test case's metrics to the table."""
+
+    @abstractmethod
+    def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
+        """Input, target and prediction in three planes through the spine."""
+
+
+class HeatmapTask(Task):
+    """The localiser: a heatmap of the spine in a view of the whole scan."""
+
+    name = "heatmap"
+    score_name = "validation_r2"
+    target_key = "heatmap"
+    out_channels = 1
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.loss = HEATMAP_LOSSES[settings.loss]()
+        self.presets = heatmap_presets(mode=settings.heatmap_mode)
+
+    def preprocessing(self) -> PreprocessingSettings:
+        return PreprocessingSettings("heatmap", shape=self.settings.input_shape)
+
+    def patches(self) -> None:
+        return None
+
+    def dataset(self, h5_path: Path, split: str) -> h5VerSe:
+        dataset = super().dataset(h5_path, split)
+        stored = tuple(dataset.store.settings["shape"])
+        if stored != self.settings.input_shape:
+            raise UserError(
+                f"{h5_path}: made for --input_shape {stored}, not {self.settings.input_shape}; pass that one"
+            )
+        return dataset
+
+    def score_terms(self, logits: Tensor, target: Tensor) -> np.ndarray:
+        prediction, target = torch.sigmoid(logits.double()), target.double()
+        residual = (prediction - target).square().sum()
+        return np.array([residual.item(), target.square().sum().item(), target.sum().item(), target.numel()])
+
+    def score(self, terms: np.ndarray) -> float:
+        """R² over all voxels of the validation views."""
+        residual, squares, total, count = terms
+        return float(1 - residual / max(squares - total**2 / count, 1e-12))
+
+    def metric_handler(self) -> MetricHandler:
+        return MetricHandler(HEATMAP_METRICS)
+
+    def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
+        handler.update(
+            subject["case_id"],
+            prediction=probabilities_KXYZ[0].numpy(),
+            target=subject["heatmap"].data[0].numpy(),
+            mask=subject["label"].data[0].numpy() > 0,
+            spacing_mm=subject["image"].spacing,
+        )
+
+    def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
+        target = subject["heatmap"].data[0].numpy()
+        prediction = probabilities_KXYZ[0].numpy()
+        rows = {
+            "input": {},
+            "target": {"heatmap": target},
+            "prediction": {"heatmap": prediction, TARGET_COLOUR: target},
+        }
+        return draw_planes(_hu(subject), subject["image"].spacing, target, rows, title)
+
+
+class SegmentationTask(Task):
+    """The segmenter: the mask of the vertebrae in patches at 1 mm."""
+
+    name = "segmentation"
+    score_name = "validation_dice"
+    target_key = "label"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        table = LABEL_TABLES[settings.labels]
+        classes = class_count(table)
+        self.out_channels = 1 if classes == 2 else classes
+        self.loss = MASK_LOSSES[settings.loss]()
+        self.presets = segmentation_presets(table)
+
+    def preprocessing(self) -> PreprocessingSettings:
+        return PreprocessingSettings("segmentation")
+
+    def patches(self) -> Patches:
+        settings = self.settings
+        return Patches(settings.input_shape, settings.patches_per_volume, settings.bone_share, settings.seed)
+
+    def score_terms(self, logits: Tensor, target: Tensor) -> np.ndarray:
+        prediction = (logits > 0).long() if self.out_channels == 1 else logits.argmax(dim=1, keepdim=True)
+        classes = range(1, max(self.out_channels, 2))
+        overlaps = [((prediction == c) & (target == c)).sum().item() for c in classes]
+        sizes = [(prediction == c).sum().item() + (target == c).sum().item() for c in classes]
+        return np.array([overlaps, sizes], dtype=float)
+
+    def score(self, terms: np.ndarray) -> float:
+        """Dice over all voxels of the validation patches, the mean of the classes that occur."""
+        overlaps, sizes = terms
+        occurs = sizes > 0
+        return float(np.mean(2 * overlaps[occurs] / sizes[occurs])) if occurs.any() else 1.0
+
+    def metric_handler(self) -> MetricHandler:
+        if self.out_channels == 1:
+            return MetricHandler(MASK_METRICS)
+        return MetricHandler(MASK_METRICS, class_names=_class_names(self.settings.labels))
+
+    def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
+        handler.update(
+            subject["case_id"],
+            prediction=_mask(probabilities_KXYZ),
+            target=subject["label"].data[0].numpy(),
+            spacing_mm=subject["image"].spacing,
+        )
+
+    def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
+        target = subject["label"].data[0].numpy() > 0
+        prediction = _mask(probabilities_KXYZ) > 0
+        rows = {"input": {}, "target": {TARGET_COLOUR: target}, "prediction": {PREDICTION_COLOUR: prediction}}
+        return draw_planes(_hu(subject), subject["image"].spacing, target, rows, title)
+
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (HeatmapTask, SegmentationTask)}
+
+
+def _mask(probabilities_KXYZ: Tensor) -> np.ndarray:
+    """(X, Y, Z) uint8 class indices."""
+    if probabilities_KXYZ.shape[0] == 1:
+        return (probabilities_KXYZ[0] > 0.5).to(torch.uint8).numpy()
+    return probabilities_KXYZ.argmax(dim=0).to(torch.uint8).numpy()
+
+
+def _class_names(labels: str) -> tuple[str, ...]:
+    """Names of the foreground classes of a label table, in the order of their numbers."""
+    if labels == "regions":
+        return "cervical", "thoracic", "lumbar"
+    return tuple(VERTEBRA_NAMES[label] for label in LABEL_TABLES[labels])
+
+
+def _hu(subject: tio.Subject) -> np.ndarray:
+    return subject["image"].data[0].numpy() * HU_PER_UNIT
