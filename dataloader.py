@@ -25,16 +25,18 @@ class Patches:
     """How patches are drawn from volumes.
 
     Attributes:
-        shape: (X, Y, Z) voxels. Volumes that are smaller are padded with air.
+        shape: (X, Y, Z) voxels. What lies outside the volume is air without label.
         per_volume: patches drawn from each case in an epoch.
         bone_share: share of the patches that are centred on a voxel of bone; the others start anywhere, each start
             position from the first to the last with the same probability.
+        overhang_vox: voxels by which a patch may hang over each end of the volume along X, Y, Z.
         seed: the patch of (epoch, index) depends on it alone, whatever the number of workers.
     """
 
     shape: tuple[int, int, int]
     per_volume: int = 1
     bone_share: float = 1 / 3
+    overhang_vox: tuple[int, int, int] = (0, 0, 0)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -44,13 +46,19 @@ class Patches:
     def draw_start(
         self, rng: np.random.Generator, volume_shape: tuple[int, int, int], bone_vox: np.ndarray
     ) -> np.ndarray:
-        """Draw the first voxel of a patch: (3,) int, from 0 to the last that keeps the patch inside the volume."""
-        last = np.maximum(np.array(volume_shape) - self.shape, 0)
+        """Draw the first voxel of a patch: (3,) int, inside ``start_range``."""
+        first, last = self.start_range(volume_shape)
         on_bone = rng.random() < self.bone_share
         if on_bone and len(bone_vox):
             centre = bone_vox[rng.integers(len(bone_vox))].astype(int)
-            return np.clip(centre - np.array(self.shape) // 2, 0, last)
-        return rng.integers(0, last, endpoint=True)
+            return np.clip(centre - np.array(self.shape) // 2, first, last)
+        return rng.integers(first, last, endpoint=True)
+
+    def start_range(self, volume_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """First and last start: (3,) int each, negative where the patch hangs over the volume's beginning."""
+        room = np.array(volume_shape) - self.shape
+        centred = np.minimum(room, 0) // 2  # a volume smaller than the patch lies in its middle
+        return centred - self.overhang_vox, np.maximum(room, centred) + self.overhang_vox
 
 
 class VerSe(Dataset):
@@ -137,8 +145,7 @@ class h5VerSe(Dataset):  # noqa: N801  the name that users know
             start = self.patches.draw_start(rng, case.grid.shape, bone_vox)
             image_hu, label = self._read_patch(case.case_id, start)
             affine = case.grid.affine.copy()
-            padding = _padding_before(case.grid.shape, self.patches.shape)
-            affine[:3, 3] += affine[:3, :3] @ (start - padding)
+            affine[:3, 3] += affine[:3, :3] @ start
         subject = _subject(image_hu, label, affine, case.case_id, case.patient)
         if self.transform is None:
             return subject
@@ -149,12 +156,12 @@ class h5VerSe(Dataset):  # noqa: N801  the name that users know
 
     def _read_patch(self, case_id: str, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self.patches is not None
-        where = tuple(slice(first, first + size) for first, size in zip(start, self.patches.shape, strict=True))
+        where = tuple(slice(max(s, 0), max(s + n, 0)) for s, n in zip(start, self.patches.shape, strict=True))
         image_hu, label = self.store.read(self.split, case_id, where)
-        before = _padding_before(image_hu.shape, self.patches.shape)
-        missing = np.maximum(np.array(self.patches.shape) - image_hu.shape, 0)
-        if missing.any():
-            widths = list(zip(before, missing - before, strict=True))
+        before = np.maximum(-start, 0)
+        behind = np.array(self.patches.shape) - image_hu.shape - before
+        if before.any() or behind.any():
+            widths = list(zip(before, behind, strict=True))
             image_hu = np.pad(image_hu, widths, constant_values=HU_AIR)
             label = np.pad(label, widths)
         return image_hu, label
@@ -173,11 +180,6 @@ class EpochSampler(Sampler):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         return iter([(self.epoch, int(index)) for index in order])
-
-
-def _padding_before(volume_shape: tuple[int, ...], patch_shape: tuple[int, ...]) -> np.ndarray:
-    """Voxels of air before a volume that is smaller than its patch; an odd one goes to the end."""
-    return np.maximum(np.array(patch_shape) - np.array(volume_shape), 0) // 2
 
 
 def _subject(image_hu: np.ndarray, label: np.ndarray, affine: np.ndarray, case_id: str, patient: str) -> tio.Subject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,12 +47,17 @@ def hd95_mm(prediction: np.ndarray, target: np.ndarray, spacing_mm: Sequence[flo
 
     box = _joint_box(prediction, target)
     # A rim of background: the surface of a mask that touches the volume's border is seen there too.
-    pair = [torch.from_numpy(np.pad(mask[box], 1))[None, None] for mask in (prediction, target)]
-    return float(
-        compute_hausdorff_distance(
-            *pair, include_background=True, percentile=95, spacing=[float(s) for s in spacing_mm]
+    padded_prediction, padded_target = (torch.from_numpy(np.pad(m[box], 1))[None, None] for m in (prediction, target))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of its own call
+        distance_mm = compute_hausdorff_distance(
+            padded_prediction,
+            padded_target,
+            include_background=True,
+            percentile=95,
+            spacing=[float(s) for s in spacing_mm],
         )
-    )
+    return float(distance_mm)
 
 
 def _overlap(prediction: np.ndarray, target: np.ndarray) -> int:

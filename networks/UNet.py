@@ -114,4 +114,4 @@ def _upsample(in_channels: int, out_channels: int) -> nn.Sequential:
 def _normalised(convolution: nn.Conv3d | nn.ConvTranspose3d) -> nn.Sequential:
     channels = convolution.out_channels
     # One group a channel is instance norm; unlike torch's InstanceNorm3d it works down to a single voxel.
-    return nn.Sequential(convolution, nn.GroupNorm(channels, channels, affine=False), nn.PReLU())
+    return nn.Sequential(convolution, nn.GroupNorm(channels, channels, affine=False), nn.LeakyReLU(0.01, inplace=True))

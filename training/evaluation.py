@@ -25,12 +25,22 @@ def autocast(settings: Settings, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def predict(network: nn.Module, image_CXYZ: Tensor, settings: Settings, device: torch.device) -> Tensor:
+def predict(
+    network: nn.Module,
+    image_CXYZ: Tensor,
+    settings: Settings,
+    device: torch.device,
+    overhang_vox: tuple[int, int, int] = (0, 0, 0),
+) -> Tensor:
     """Probabilities (K, X, Y, Z) of a scaled image of any size, on the CPU."""
     network.eval()
     with autocast(settings, device):
         return predict_probabilities(
-            network, image_CXYZ.to(device), settings.input_shape, batch_size=settings.batch_size
+            network,
+            image_CXYZ.to(device),
+            settings.input_shape,
+            batch_size=settings.batch_size,
+            overhang_vox=overhang_vox,
         ).cpu()
 
 
@@ -39,7 +49,7 @@ def test(task: Task, network: nn.Module, dataset: h5VerSe, settings: Settings, d
     handler = task.metric_handler()
     for index in tqdm(range(len(dataset)), desc="test", unit="case"):
         subject = dataset[index]
-        probabilities_KXYZ = predict(network, subject["image"].data, settings, device)
+        probabilities_KXYZ = predict(network, subject["image"].data, settings, device, task.overhang_vox)
         task.measure(handler, subject, probabilities_KXYZ)
         title = f"{subject['case_id']} (test): {_shown(handler.rows[-1])}"
         figure = task.picture(subject, probabilities_KXYZ, title)

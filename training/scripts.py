@@ -9,6 +9,7 @@ import csv
 import json
 import platform
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -95,9 +96,10 @@ def fit(
     validation_batches = _loader(task, datasets["validation"], settings)
     # Prodigy finds its own step size; warmup-safe and with bias correction, as its authors advise for a cosine schedule
     # (Mishchenko and Defazio 2024, arXiv:2306.06101; the package's README).
-    optimizer = Prodigy(
-        network.parameters(), lr=settings.lr, weight_decay=0.01, safeguard_warmup=True, use_bias_correction=True
-    )
+    with redirect_stdout(None):  # it announces its weight decay
+        optimizer = Prodigy(
+            network.parameters(), lr=settings.lr, weight_decay=0.01, safeguard_warmup=True, use_bias_correction=True
+        )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=settings.epochs * len(train_batches))
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     parts = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}

@@ -19,7 +19,7 @@ from metrics.losses import HEATMAP_LOSSES, MASK_LOSSES
 from metrics.metric_handler import HEATMAP_METRICS, MASK_METRICS, MetricHandler
 from preprocessing import Settings as PreprocessingSettings
 from training.arguments import Settings
-from utils.constants import HU_PER_UNIT
+from utils.constants import HU_PER_UNIT, OVERHANG_VOX
 from utils.visualize import PREDICTION_COLOUR, TARGET_COLOUR, draw_planes
 from verse_utils.errors import UserError
 from verse_utils.labels import LABEL_TABLES, VERTEBRA_NAMES, class_count
@@ -38,6 +38,7 @@ class Task(ABC):
         out_channels: of the network.
         loss: logits (B, K, X, Y, Z) and target to a scalar.
         presets: transforms for training and evaluation.
+        overhang_vox: voxels that windows see beyond each end of a scan, as patches do.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Task(ABC):
     out_channels: int
     loss: torch.nn.Module
     presets: Presets
+    overhang_vox: tuple[int, int, int] = (0, 0, 0)
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -151,6 +153,7 @@ class SegmentationTask(Task):
     name = "segmentation"
     score_name = "validation_dice"
     target_key = "label"
+    overhang_vox = OVERHANG_VOX
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -165,7 +168,9 @@ class SegmentationTask(Task):
 
     def patches(self) -> Patches:
         settings = self.settings
-        return Patches(settings.input_shape, settings.patches_per_volume, settings.bone_share, settings.seed)
+        return Patches(
+            settings.input_shape, settings.patches_per_volume, settings.bone_share, self.overhang_vox, settings.seed
+        )
 
     def score_terms(self, logits: Tensor, target: Tensor) -> np.ndarray:
         prediction = (logits > 0).long() if self.out_channels == 1 else logits.argmax(dim=1, keepdim=True)

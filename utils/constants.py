@@ -12,3 +12,7 @@ SEGMENTATION_SPACING_MM = 1.0
 # Views and patches in voxels along X, Y, Z of RAS; the body's long axis is last.
 HEATMAP_SHAPE: tuple[int, int, int] = (64, 64, 128)
 SEGMENTATION_SHAPE: tuple[int, int, int] = (128, 128, 128)
+
+# Patches may hang over the scan's upper and lower end by so many voxels of air. A vertebra that the end cuts is usually
+# not annotated in VerSe; only a network that sees where the scan ends can learn that.
+OVERHANG_VOX: tuple[int, int, int] = (0, 0, 16)

@@ -33,6 +33,7 @@ def predict_probabilities(
     window_shape: Sequence[int],
     overlap: float = 0.5,
     batch_size: int = 1,
+    overhang_vox: Sequence[int] = (0, 0, 0),
 ) -> Tensor:
     """Apply a network window by window and stitch its logits, weighted by a Gaussian.
 
@@ -42,12 +43,16 @@ def predict_probabilities(
         window_shape: (X, Y, Z) voxels.
         overlap: least share of a window's side that its neighbour covers, 0 to below 1.
         batch_size: windows in a forward pass.
+        overhang_vox: voxels of air that windows see beyond each end along X, Y, Z, as patches did in training.
 
     Returns:
         (K, X, Y, Z) float32 in [0, 1]: the sigmoid where K = 1, the softmax over K otherwise.
     """
     shape = image_CXYZ.shape[1:]
-    missing = [max(window - size, 0) for window, size in zip(window_shape, shape, strict=True)]
+    missing = [
+        max(window - size, 2 * overhang)
+        for window, size, overhang in zip(window_shape, shape, overhang_vox, strict=True)
+    ]
     before = [n // 2 for n in missing]
     widths = [(b, n - b) for b, n in zip(before, missing, strict=True)]
     padding = [width for pair in reversed(widths) for width in pair]  # torch counts from the last axis

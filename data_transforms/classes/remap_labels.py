@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torchio as tio
 
@@ -28,9 +29,9 @@ class RemapLabels(tio.LabelTransform):
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
         """Every label map becomes uint8 classes."""
-        lookup = torch.zeros(256, dtype=torch.uint8)
+        lookup = np.zeros(256, np.uint8)
         for label, index in self.table.items():
             lookup[label] = index
         for image in self.get_images(subject):
-            image.set_data(lookup[image.data.int()])
+            image.set_data(torch.from_numpy(lookup.take(image.data.numpy().astype(np.uint8))))
         return subject

@@ -21,7 +21,7 @@ class ScaleHU(tio.IntensityTransform):
     def __init__(
         self, hu_range: tuple[float, float] = HU_RANGE, hu_per_unit: float = HU_PER_UNIT, **kwargs: Any
     ) -> None:
-        super().__init__(include=["image"], **kwargs)
+        super().__init__(**{"include": ["image"], **kwargs})
         if hu_range[0] >= hu_range[1] or hu_per_unit <= 0:
             raise ValueError(f"HU can't be scaled from {hu_range} by {hu_per_unit}")
         self.hu_range = hu_range

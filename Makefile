@@ -1,0 +1,36 @@
+# make demo    phantoms -> H5 -> both trainings -> test metrics -> pictures, in demo_output/
+# make test    lint, types and tests
+# Both make .venv first, and install what they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test clean
+
+$(INSTALLED): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/pytest
+
+DEMO := demo_output
+
+demo: $(INSTALLED)
+	$(BIN)/python -m verse_utils.phantom --output $(DEMO)/phantoms --training 32 --validation 4 --test 4
+	$(BIN)/python preprocessing.py --data_path $(DEMO)/phantoms --output $(DEMO)/preprocessed
+	$(BIN)/python training/train_heatmap.py --data_path $(DEMO)/preprocessed/phantoms_verse19_heatmap_64x64x128.h5 \
+		--model_name localiser --epochs 20 --precision bf16 --output $(DEMO)/trained_models
+	$(BIN)/python training/train_segmentation.py --data_path $(DEMO)/preprocessed/phantoms_verse19_segmentation_1mm.h5 \
+		--model_name segmenter --epochs 10 --input_shape 96 96 96 --patches_per_volume 4 --bone_share 0.5 \
+		--precision bf16 --output $(DEMO)/trained_models
+
+clean:
+	rm -rf $(VENV) $(DEMO) *.egg-info

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+import torchio as tio
+
+from data_transforms.classes.heatmap_from_labels import HeatmapFromLabels
+from data_transforms.classes.mask_cut_out import MaskCutOut
+from data_transforms.classes.pad_to_ratio import PadToRatio
+from data_transforms.classes.pad_to_shape import PadToShape
+from data_transforms.classes.remap_labels import RemapLabels
+from data_transforms.classes.scale_hu import ScaleHU
+from verse_utils.labels import LABEL_TABLES
+
+
+def make(label: np.ndarray, image: np.ndarray | None = None, spacing_mm=(1, 1, 1)) -> tio.Subject:
+    image = np.zeros(label.shape, np.int16) if image is None else image
+    affine = np.diag([*spacing_mm, 1.0])
+    return tio.Subject(
+        image=tio.ScalarImage(tensor=torch.from_numpy(image)[None], affine=affine),
+        label=tio.LabelMap(tensor=torch.from_numpy(label.astype(np.uint8))[None], affine=affine),
+    )
+
+
+CLASSES = [
+    ScaleHU(),
+    RemapLabels({20: 1}),
+    HeatmapFromLabels(),
+    HeatmapFromLabels("gaussian"),
+    PadToShape((9, 9, 9)),
+    PadToRatio((1, 1, 2)),
+    MaskCutOut(1),
+]
+
+
+@pytest.mark.parametrize("transform", CLASSES, ids=lambda transform: transform.name)
+def test_contract(transform):
+    """Each leaves its input alone, keeps image and label on one grid, and is remembered by torchio's history."""
+    label = np.zeros((8, 6, 10))
+    label[3:5, 2:4, 4:7] = 20
+    subject = make(label)
+    before = subject["image"].data.clone(), subject["label"].data.clone()
+    found = transform(subject)
+    assert torch.equal(subject["image"].data, before[0]) and torch.equal(subject["label"].data, before[1])
+    shapes = {image.shape for image in found.get_images(intensity_only=False)}
+    assert len(shapes) == 1
+    np.testing.assert_allclose(found["image"].affine, found["label"].affine)
+    assert found["label"].data.any()
+    again = found.history[-1](make(label))
+    assert torch.equal(again["label"].data, found["label"].data)
+
+
+def test_scale_hu():
+    image = np.array([-3000, -1000, 0, 500, 1500, 4000], np.int16).reshape(1, 1, 6)
+    found = ScaleHU()(make(np.zeros((1, 1, 6)), image))["image"].data
+    torch.testing.assert_close(found.flatten(), torch.tensor([-1, -1, 0, 0.5, 1.5, 1.5]))
+
+
+def test_remap_labels_drops_what_the_table_does_not_name():
+    label = np.array([0, 1, 7, 8, 19, 28, 20, 25, 26, 27]).reshape(1, 1, 10)
+    expected = {
+        "binary": [0, 1, 1, 1, 1, 1, 1, 1, 0, 0],
+        "regions": [0, 1, 1, 2, 2, 2, 3, 3, 0, 0],
+        "vertebrae": [0, 1, 7, 8, 19, 20, 21, 26, 0, 0],
+    }
+    for name, values in expected.items():
+        assert RemapLabels(LABEL_TABLES[name])(make(label))["label"].data.flatten().tolist() == values
+
+
+def test_distance_heatmap_by_hand():
+    label = np.zeros((11, 11, 11))
+    label[5, 5, 5] = 20
+    label[0, 0, 0] = 26  # sacrum
+    heatmap = HeatmapFromLabels("distance", sigma_vox=2.0)(make(label))["heatmap"].data[0]
+    assert heatmap[5, 5, 5] == 1
+    assert heatmap[5, 5, 8].item() == pytest.approx(np.exp(-9 / 8))
+    assert heatmap[6, 7, 5].item() == pytest.approx(np.exp(-5 / 8))
+    assert heatmap[0, 0, 0].item() == pytest.approx(np.exp(-75 / 8), abs=1e-5)
+
+
+def test_the_default_puts_one_half_between_one_and_two_voxels():
+    label = np.zeros((11, 11, 11))
+    label[5, 5, 5] = 20
+    heatmap = HeatmapFromLabels()(make(label))["heatmap"].data[0]
+    assert heatmap[5, 5, 6] > 0.5 > heatmap[5, 5, 7]
+
+
+def test_gaussian_heatmap_peaks_at_the_centre_of_each_vertebra():
+    label = np.zeros((11, 11, 21))
+    label[4:7, 4:7, 3:6], label[4:7, 4:7, 13:16] = 20, 21
+    heatmap = HeatmapFromLabels("gaussian", sigma_vox=2.0)(make(label))["heatmap"].data[0]
+    assert heatmap[5, 5, 4] == 1 and heatmap[5, 5, 14] == 1
+    assert heatmap[5, 5, 9].item() == pytest.approx(np.exp(-25 / 8), rel=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["distance", "gaussian"])
+def test_without_a_vertebra_the_heatmap_is_empty(mode):
+    assert not HeatmapFromLabels(mode)(make(np.zeros((4, 4, 4))))["heatmap"].data.any()
+
+
+def test_padding_keeps_the_volume_in_the_middle_and_in_place():
+    image = np.full((3, 4, 5), 7, np.int16)
+    found = PadToShape((6, 4, 8))(make(np.ones((3, 4, 5)), image))
+    assert found["image"].shape == (1, 6, 4, 8)
+    data = found["image"].data[0]
+    assert (data[1:4, :, 1:6] == 7).all() and (data == -1000).sum() == data.numel() - 60
+    assert (found["label"].data > 0).sum() == 60
+    np.testing.assert_allclose(found["image"].affine[:3, 3], [-1, 0, -1])
+
+
+def test_padding_to_a_ratio_counts_millimetres():
+    found = PadToRatio((1, 1, 2))(make(np.ones((10, 10, 10)), spacing_mm=(1, 2, 2)))
+    assert found["image"].spatial_shape == (20, 10, 20)
+
+
+def test_cut_out_keeps_mask_and_margin():
+    label = np.zeros((20, 20, 20))
+    label[5:8, 0:4, 15:20] = 20
+    found = MaskCutOut(2)(make(label))
+    assert found["label"].spatial_shape == (7, 6, 7)
+    assert (found["label"].data > 0).sum() == (label > 0).sum()
+    np.testing.assert_allclose(found["image"].affine[:3, 3], [3, 0, 13])
+    assert MaskCutOut(2)(make(np.zeros((4, 4, 4))))["image"].spatial_shape == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: ScaleHU(hu_range=(5, 5)),
+        lambda: RemapLabels({}),
+        lambda: RemapLabels({300: 1}),
+        lambda: HeatmapFromLabels("other"),
+        lambda: HeatmapFromLabels(sigma_vox=0),
+        lambda: PadToShape((1, 2)),
+        lambda: PadToRatio((1, 0, 1)),
+        lambda: MaskCutOut(-1),
+    ],
+)
+def test_impossible_arguments_are_refused(build):
+    with pytest.raises(ValueError):
+        build()

@@ -1,0 +1,90 @@
+"""The house rules of the design: imports point one way, and importing does nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# A module may import from its own layer and from those below (further right).
+LAYERS = (
+    ("training",),
+    ("dataloader", "preprocessing"),
+    ("data_transforms", "metrics"),
+    ("utils",),
+    ("verse_utils",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(
+    path.relative_to(ROOT)
+    for name in [*LEVEL, "networks"]
+    for path in [ROOT / f"{name}.py", *(ROOT / name).rglob("*.py")]
+    if path.exists()
+)
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything that a file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert all(alias.name != "*" for alias in node.names), f"{path}: wildcard import"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_point_one_way(path):
+    own = path.parts[0].removesuffix(".py")
+    others = imported(path) & {*LEVEL, "networks"} - {own}
+    if own == "networks":
+        assert not others
+        assert imported(path) <= {"torch", "monai", "networks", "collections", "typing", "itertools", "__future__"}
+        return
+    allowed = {name for name, level in LEVEL.items() if level > LEVEL[own]}
+    allowed |= {"preprocessing"} if own == "dataloader" else set()
+    allowed |= {"networks"} if own == "training" else set()
+    assert others <= allowed
+    if own == "verse_utils":
+        assert not imported(path) & {"torch", "torchio", "monai", "scipy"}
+
+
+def test_every_package_is_installed():
+    """A package that pyproject.toml forgets would be missing from any folder but this one."""
+    listed = (ROOT / "pyproject.toml").read_text()
+    for name in {path.parent.as_posix().replace("/", ".") for path in MODULES if path.parent != Path()}:
+        assert f'"{name}"' in listed
+
+
+@pytest.mark.parametrize("script", ["preprocessing.py", "training/train_heatmap.py", "training/train_segmentation.py"])
+def test_help_loads_no_heavy_library(script):
+    code = f"""
+import runpy, sys
+sys.argv = [{script!r}, "--help"]
+try:
+    runpy.run_path({str(ROOT / script)!r}, run_name="__main__")
+except SystemExit:
+    pass
+print(sorted({{"torch", "torchio", "monai", "wandb", "matplotlib", "scipy", "h5py"}} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr
+
+
+def test_importing_seeds_nothing():
+    code = """
+import torch, numpy
+torch.manual_seed(5); numpy.random.seed(5)
+before = torch.get_rng_state(), numpy.random.get_state()[1].tolist()
+import training.scripts, dataloader, preprocessing
+assert torch.equal(before[0], torch.get_rng_state())
+assert before[1] == numpy.random.get_state()[1].tolist()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,0 +1,54 @@
+import json
+import sys
+
+import pytest
+
+from utils.misc import OneLineParser, parse_bool, run_command, write_json, written_aside
+from verse_utils.errors import UserError
+
+
+def test_a_file_is_whole_or_absent(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with pytest.raises(RuntimeError), written_aside(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert list(path.parent.iterdir()) == []
+    with written_aside(path) as aside:
+        aside.write_text("whole")
+    assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_users_mistakes_are_one_line_and_exit_code_2(capsys):
+    def main():
+        raise UserError("a.nii.gz: broken; mend it")
+
+    with pytest.raises(SystemExit) as stop:
+        run_command(main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: a.nii.gz: broken; mend it\n"
+
+
+def test_wrong_arguments_are_users_mistakes(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script"])
+    parser = OneLineParser()
+    parser.add_argument("--data_path", required=True)
+    with pytest.raises(UserError, match="--data_path"):
+        parser.parse_args([])
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("1", True), ("no", False)])
+def test_booleans(text, value):
+    assert parse_bool(text) is value
+
+
+def test_no_boolean():
+    with pytest.raises(ValueError, match="maybe"):
+        parse_bool("maybe")

@@ -1,0 +1,122 @@
+"""Geometry: forward to the working grid and back, from any orientation, spacing and obliqueness."""
+
+from itertools import permutations, product
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from utils.working_grid import WorkingGrid
+
+ORIENTATIONS = ["".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)]
+OBLIQUE = np.linalg.qr(np.array([[1.0, 0.15, -0.1], [-0.15, 1.0, 0.2], [0.1, -0.2, 1.0]]))[0]
+OBLIQUE *= np.sign(np.diag(OBLIQUE))
+SHAPE = (40, 44, 52)
+
+
+def make_affine(codes: str, spacing_mm, oblique: bool, shape=SHAPE) -> np.ndarray:
+    """An affine of the given codes whose grid is centred at (7, -5, 11) mm."""
+    orientation = nib.orientations.axcodes2ornt(codes)
+    axes = np.zeros((3, 3))
+    for stored, (world, sign) in enumerate(orientation):
+        axes[int(world), stored] = sign
+    matrix = (OBLIQUE if oblique else np.eye(3)) @ axes * np.asarray(spacing_mm)
+    return nib.affines.from_matvec(matrix, np.array([7, -5, 11]) - matrix @ ((np.array(shape) - 1) / 2))
+
+
+def blob(affine: np.ndarray, shape=SHAPE) -> np.ndarray:
+    """An asymmetric smooth body in HU, the same in the world whatever the grid."""
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    x, y, z = np.moveaxis(nib.affines.apply_affine(affine, index) - np.array([7, -5, 11]), -1, 0)
+    body = np.exp(-((x - 3) ** 2 / 120 + (y + 2) ** 2 / 60 + (z - 4) ** 2 / 200))
+    knob = np.exp(-((x - 12) ** 2 + (y - 4) ** 2 + (z + 6) ** 2) / 20)
+    return np.rint(1500 * np.maximum(body, knob) - 1000).astype(np.int16)
+
+
+def centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    return nib.affines.apply_affine(affine, np.argwhere(mask)).mean(axis=0)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def test_there_are_48_orientations():
+    assert len(set(ORIENTATIONS)) == 48
+
+
+@pytest.mark.parametrize("oblique", [False, True], ids=["straight", "oblique"])
+@pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (0.7, 0.7, 3)], ids=["isotropic", "anisotropic"])
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_forward_and_undo_keep_place_and_shape(codes, spacing_mm, oblique):
+    affine = make_affine(codes, spacing_mm, oblique)
+    image = blob(affine)
+    mask = (image > -500).astype(np.uint8)
+    grid = WorkingGrid.isotropic(SHAPE, affine, 1.0)
+    assert nib.aff2axcodes(grid.affine) == ("R", "A", "S")
+    np.testing.assert_allclose(grid.spacing_mm, 1.0)
+
+    worked = grid.forward(image, fill=-1000)
+    assert worked.dtype == np.int16 and worked.shape == grid.shape
+    # The same body drawn on the working grid itself.
+    direct = blob(grid.affine, grid.shape)
+    assert dice(worked > -500, direct > -500) > 0.95
+    np.testing.assert_allclose(centre_mm(worked > -500, grid.affine), centre_mm(direct > -500, grid.affine), atol=0.25)
+
+    back = grid.undo(grid.forward(mask, fill=0, nearest=True), fill=0, nearest=True)
+    assert back.shape == SHAPE and back.dtype == np.uint8
+    assert dice(back > 0, mask > 0) > 0.95
+    np.testing.assert_allclose(centre_mm(back, affine), centre_mm(mask, affine), atol=0.25)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_a_grid_of_the_same_spacing_loses_nothing(codes):
+    affine = make_affine(codes, (1, 1, 1), oblique=True)
+    image = blob(affine)
+    grid = WorkingGrid.isotropic(SHAPE, affine, 1.0)
+    np.testing.assert_array_equal(grid.undo(grid.forward(image, fill=0), fill=0), image)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIR", "LSP"])
+def test_a_view_holds_the_whole_scan_padded_to_its_ratio(codes):
+    affine = make_affine(codes, (1, 1, 2), oblique=False)
+    image = np.full(SHAPE, 100, np.int16)
+    grid = WorkingGrid.view(SHAPE, affine, (16, 16, 32))
+    view = grid.forward(image, fill=-1000)
+    assert view.shape == (16, 16, 32)
+    assert np.ptp(grid.spacing_mm) < 1e-9
+    ras_extent = np.array(nib.apply_orientation(image, nib.io_orientation(affine)).shape) * np.abs(
+        nib.affines.voxel_sizes(affine)[np.argsort(nib.io_orientation(affine)[:, 0])]
+    )
+    held = (view > -450).sum(axis=(0, 1, 2)) * np.prod(grid.spacing_mm)
+    np.testing.assert_allclose(held, np.prod(ras_extent), rtol=0.15)
+    assert np.max(ras_extent / (np.array([16, 16, 32]) * grid.spacing_mm)) == pytest.approx(1)
+    back = grid.undo(view, fill=-1000)
+    np.testing.assert_allclose(back[8:-8, 8:-8, 8:-8], 100)
+
+
+def test_fine_structure_does_not_alias():
+    """Stripes finer than the working grid become their mean, not broad stripes."""
+    stripes = np.zeros((60, 60, 60), np.int16)
+    stripes[::2] = 1000
+    view = WorkingGrid.view(stripes.shape, np.eye(4), (9, 9, 18)).forward(stripes, fill=500)
+    inner = view[1:-1, 1:-1, 6:12]
+    assert np.abs(inner - 500).max() < 60
+
+
+def test_arrays_of_other_grids_are_refused():
+    grid = WorkingGrid.isotropic(SHAPE, np.eye(4), 2.0)
+    with pytest.raises(ValueError, match="does not lie"):
+        grid.forward(np.zeros((3, 3, 3)), fill=0)
+    with pytest.raises(ValueError, match="does not lie"):
+        grid.undo(np.zeros(SHAPE), fill=0)
+
+
+@pytest.mark.real_scans
+def test_real_labels_survive_the_way_to_1_mm_and_back(real_scans):
+    for path in sorted((real_scans / "verse_masks").rglob("*_msk.nii.gz")):
+        image = nib.load(path)
+        mask = (np.asarray(image.dataobj) > 0).astype(np.uint8)
+        grid = WorkingGrid.isotropic(mask.shape, image.affine, 1.0)
+        back = grid.undo(grid.forward(mask, fill=0, nearest=True), fill=0, nearest=True)
+        assert dice(back > 0, mask > 0) > 0.97
