@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BOX_THRESHOLD = 0.5
+# A distance heatmap falls below it between 1 and 2 voxels off the spine, so the box of a perfect one has a margin of 1.
+BOX_THRESHOLD = 0.3
 # Blobs with fewer voxels than this share of the largest are taken for noise; a spine that the field of view breaks
 # up keeps its parts.
 LEAST_COMPONENT_SHARE = 0.1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import runpy
 import subprocess
 import sys
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -49,17 +51,40 @@ def real_scans() -> Path:
     return REAL_SCANS
 
 
-@pytest.fixture
-def run_script():
-    """Run a script of the project as a user does: (arguments …, cwd) -> completed process."""
+@dataclass(frozen=True)
+class Finished:
+    """How a script ended."""
 
-    def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-        script, *rest = (str(argument) for argument in arguments)
-        command = ["-m", script] if "/" not in script and not script.endswith(".py") else [str(ROOT / script)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-        return subprocess.run(
-            [sys.executable, *command, *rest], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
-        )
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Run a script of the project as a user does, from a folder: (script, arguments …, cwd) -> how it ended.
+
+    Inside this process, as loading torch takes longer than the scripts take on tiny data; ``process=True`` runs it as
+    a process of its own.
+    """
+
+    def run(script: str, *arguments: object, cwd: Path, process: bool = False) -> Finished:
+        command = [str(ROOT / script), *map(str, arguments)]
+        if process:
+            result = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, timeout=240)
+            return Finished(result.returncode, result.stdout, result.stderr)
+        capsys.readouterr()
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", command)
+            patch.setattr(sys, "path", list(sys.path))
+            code = 0
+            try:
+                runpy.run_path(command[0], run_name="__main__")
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Finished(code, captured.out, captured.err)
 
     return run
 
@@ -68,7 +93,7 @@ def run_script():
 def assert_one_line_error():
     """Check what a user's mistake gives: exit code 2 and one line on stderr that holds the words."""
 
-    def check(result: subprocess.CompletedProcess, *words: str) -> None:
+    def check(result: Finished, *words: str) -> None:
         errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
         assert result.returncode == 2, result.stderr
         assert len(errors) == 1 and "Traceback" not in result.stderr, result.stderr

@@ -12,6 +12,8 @@ from utils.h5_cases import H5Cases
 from verse_utils.cases import find_cases
 from verse_utils.images import read_case
 
+SEGMENTATION = ("preprocessing.py", "--data_path", "verse", "--task", "segmentation", "--workers", 1)
+
 
 @pytest.fixture
 def root(phantom_root, tmp_path) -> Path:
@@ -20,7 +22,7 @@ def root(phantom_root, tmp_path) -> Path:
 
 
 def test_both_tasks_and_a_second_run_that_does_nothing(root, tmp_path, run_script):
-    result = run_script("preprocessing.py", "--data_path", "verse", cwd=tmp_path)
+    result = run_script("preprocessing.py", "--data_path", "verse", cwd=tmp_path, process=True)
     assert result.returncode == 0, result.stderr
     heatmap, segmentation = map(tmp_path.joinpath, result.stdout.split())
     assert heatmap.name == "verse_verse19_heatmap_64x64x128.h5"
@@ -30,7 +32,9 @@ def test_both_tasks_and_a_second_run_that_does_nothing(root, tmp_path, run_scrip
     files = sorted(segmentation.with_suffix(".cases").rglob("*.h5"))
     times = [file.stat().st_mtime_ns for file in files]
     files[0].unlink()  # as if the first run had been cut off
-    result = run_script("preprocessing.py", "--data_path", "verse", "--task", "segmentation", cwd=tmp_path)
+    result = run_script(
+        "preprocessing.py", "--data_path", "verse", "--task", "segmentation", "--workers", 1, cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     assert [file.stat().st_mtime_ns for file in files[1:]] == times[1:]
     assert files[0].stat().st_mtime_ns > times[0]
@@ -107,13 +111,24 @@ def _break_constant(root):
 )
 def test_damage_is_one_line_and_leaves_no_h5(root, tmp_path, run_script, assert_one_line_error, damage):
     words = damage(root)
-    result = run_script("preprocessing.py", "--data_path", "verse", "--task", "segmentation", cwd=tmp_path)
+    result = run_script(
+        "preprocessing.py", "--data_path", "verse", "--task", "segmentation", "--workers", 1, cwd=tmp_path
+    )
     assert_one_line_error(result, *words)
     assert not list(tmp_path.rglob("*_1mm.h5")) and not list(tmp_path.rglob("*.partial"))
     # Leaving the case out helps, and what was done before is kept.
     subject = words[0].split("_")[0]
     result = run_script(
-        "preprocessing.py", "--data_path", "verse", "--task", "segmentation", "--exclude", subject, cwd=tmp_path
+        "preprocessing.py",
+        "--data_path",
+        "verse",
+        "--task",
+        "segmentation",
+        "--workers",
+        1,
+        "--exclude",
+        subject,
+        cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
     with h5py.File(next(tmp_path.rglob("*_1mm.h5"))) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,16 +58,11 @@ class Settings:
 
     def as_dict(self) -> dict:
         """The settings in JSON's types."""
-        values = asdict(self)
-        return {key: str(value) if isinstance(value, Path) else _plain(value) for key, value in values.items()}
+        return json.loads(json.dumps(asdict(self), default=str))
 
     def identity(self) -> dict:
         """The settings that a continued run must share with its beginning."""
         return {key: value for key, value in self.as_dict().items() if key not in _FREE_TO_CHANGE}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def parse_arguments(task: str, argv: list[str] | None = None) -> Settings:

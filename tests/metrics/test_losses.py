@@ -51,13 +51,14 @@ def test_classes(name, loss):
 def test_dice_by_hand():
     logits = torch.tensor([logit(0.8), logit(0.4), logit(0.1)]).reshape(1, 1, 3, 1, 1)
     target = torch.tensor([1.0, 0, 0]).reshape(1, 1, 3, 1, 1)
-    assert Dice()(logits, target).item() == pytest.approx(1 - (2 * 0.8 + 1) / (1.3 + 1 + 1))
+    assert Dice()(logits, target).item() == pytest.approx(1 - (2 * 0.8 + 0.003) / (1.3 + 1 + 0.003))
 
 
 def test_dice_agrees_with_monai():
     torch.manual_seed(0)
     logits, target = torch.randn(2, 1, 8, 8, 8), (torch.rand(2, 1, 8, 8, 8) > 0.6).float()
-    theirs = DiceLoss(sigmoid=True, batch=True, smooth_nr=1, smooth_dr=1)(logits, target)
+    smoothing = 1e-3 * target.numel()
+    theirs = DiceLoss(sigmoid=True, batch=True, smooth_nr=smoothing, smooth_dr=smoothing)(logits, target)
     torch.testing.assert_close(Dice()(logits, target), theirs)
 
 
@@ -86,3 +87,13 @@ def test_both_branches_meet(loss, turn):
     target = torch.tensor([[[[[0.2]]]]])
     below, above = (loss(torch.tensor([[[[[logit(0.2 + turn + step)]]]]]), target) for step in (-1e-4, 1e-4))
     assert abs(above - below) < 5e-3
+
+
+def test_dice_of_an_empty_patch_grows_with_what_is_false():
+    target = torch.zeros(1, 1, 20, 20, 20)
+    values = []
+    for false in (0, 8, 80, 800):
+        logits = torch.full(target.shape, -50.0)
+        logits.flatten()[:false] = 50.0
+        values.append(Dice()(logits, target).item())
+    assert values == pytest.approx([0, 0.5, 10 / 11, 100 / 101], abs=1e-6)
