@@ -146,3 +146,20 @@ def test_wrong_calls_are_one_line_and_write_nothing(tmp_path, run_script, assert
     ):
         assert_one_line_error(run_script("preprocessing.py", *arguments, cwd=tmp_path), *words)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.real_scans
+def test_real_scans(real_scans, tmp_path, run_script):
+    """Every case of the VerSe sample at 1 mm: HU and labels as in the files, the way back exact to a voxel's rim."""
+    root = real_scans / "verse_sample"
+    result = run_script("preprocessing.py", "--data_path", root, "--workers", 1, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    store = H5Cases(tmp_path / result.stdout.split()[1])
+    for case in find_cases(root, 19):
+        source = read_case(case)
+        image_hu, label = store.read(case.split, case.case_id)
+        grid = store.case(case.split, case.case_id).grid
+        assert set(np.unique(label)) == set(np.unique(source.label))
+        assert abs(int(np.median(image_hu)) - int(np.median(source.image_hu))) < 20
+        back = grid.undo(label, fill=0, nearest=True) > 0
+        assert 2 * (back & (source.label > 0)).sum() / (back.sum() + (source.label > 0).sum()) > 0.97

@@ -31,10 +31,10 @@ from utils.misc import write_json, written_aside
 from utils.visualize import draw_curves, save_figure
 from verse_utils.errors import UserError
 
-# Prodigy finds its own step size (Mishchenko and Defazio 2024, arXiv:2306.06101). By default it starts from 1e-6, which
-# costs these networks their first 300 steps, and finds about 6e-3, at which the losses of single patches toss it about;
-# d_coef is its authors' knob for that.
-PRODIGY = {"d0": 1e-4, "d_coef": 0.25, "weight_decay": 0.01, "use_bias_correction": True}
+# Prodigy finds its own step size (Mishchenko and Defazio 2024, arXiv:2306.06101). By its defaults it starts from 1e-6,
+# which costs these networks their first 100 to 300 steps, and then finds about 6e-3, at which single patches toss the
+# loss about; d_coef is its authors' knob for that. From here it finds about 7e-4, and learns faster.
+PRODIGY = {"d0": 5e-4, "d_coef": 0.02, "weight_decay": 0.01, "use_bias_correction": True}
 
 
 @dataclass
