@@ -27,9 +27,9 @@ demo: $(INSTALLED)
 	$(BIN)/python -m verse_utils.phantom --output $(DEMO)/phantoms --training 32 --validation 4 --test 4
 	$(BIN)/python preprocessing.py --data_path $(DEMO)/phantoms --output $(DEMO)/preprocessed
 	$(BIN)/python training/train_heatmap.py --data_path $(DEMO)/preprocessed/phantoms_verse19_heatmap_64x64x128.h5 \
-		--model_name localiser --epochs 20 --precision bf16 --output $(DEMO)/trained_models
+		--model_name localiser --epochs 24 --precision bf16 --output $(DEMO)/trained_models
 	$(BIN)/python training/train_segmentation.py --data_path $(DEMO)/preprocessed/phantoms_verse19_segmentation_1mm.h5 \
-		--model_name segmenter --epochs 10 --input_shape 96 96 96 --patches_per_volume 4 --bone_share 0.5 \
+		--model_name segmenter --epochs 15 --input_shape 96 96 96 --patches_per_volume 4 \
 		--precision bf16 --output $(DEMO)/trained_models
 
 clean:
