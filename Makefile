@@ -24,12 +24,12 @@ test: $(INSTALLED)
 DEMO := demo_output
 
 demo: $(INSTALLED)
-	$(BIN)/python -m verse_utils.phantom --output $(DEMO)/phantoms --training 32 --validation 4 --test 4
+	$(BIN)/python -m verse_utils.phantom --output $(DEMO)/phantoms --training 48 --validation 4 --test 4
 	$(BIN)/python preprocessing.py --data_path $(DEMO)/phantoms --output $(DEMO)/preprocessed
 	$(BIN)/python training/train_heatmap.py --data_path $(DEMO)/preprocessed/phantoms_verse19_heatmap_64x64x128.h5 \
-		--model_name localiser --epochs 24 --precision bf16 --output $(DEMO)/trained_models
+		--model_name localiser --epochs 18 --precision bf16 --output $(DEMO)/trained_models
 	$(BIN)/python training/train_segmentation.py --data_path $(DEMO)/preprocessed/phantoms_verse19_segmentation_1mm.h5 \
-		--model_name segmenter --epochs 15 --input_shape 96 96 96 --patches_per_volume 4 \
+		--model_name segmenter --epochs 13 --input_shape 96 96 96 --patches_per_volume 3 \
 		--precision bf16 --output $(DEMO)/trained_models
 
 clean:
