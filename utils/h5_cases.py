@@ -72,7 +72,8 @@ def write_case(
     import h5py
     import hdf5plugin
 
-    compression = hdf5plugin.Blosc2(cname="zstd", clevel=5, filters=hdf5plugin.Blosc2.SHUFFLE)
+    # Level 5 takes 1.7 times as long and saves 3 %: CT is mostly noise.
+    compression = hdf5plugin.Blosc2(cname="zstd", clevel=1, filters=hdf5plugin.Blosc2.SHUFFLE)
     chunks = tuple(min(CHUNK_EDGE, n) for n in image_hu.shape)
     with written_aside(path) as aside, h5py.File(aside, "w") as file:
         group = file.create_group("case")
