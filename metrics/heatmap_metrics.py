@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.components import large_components
+
 # A distance heatmap falls below it between 1 and 2 voxels off the spine, so the box of a perfect one has a margin of 1.
 BOX_THRESHOLD = 0.3
 # Blobs with fewer voxels than this share of the largest are taken for noise; a spine that the field of view breaks
@@ -44,14 +46,7 @@ def mask_box(mask: np.ndarray) -> Box | None:
 
 def heatmap_box(heatmap: np.ndarray) -> Box | None:
     """The smallest box around a heatmap's large blobs above the threshold; None where there is none."""
-    from scipy.ndimage import label
-
-    components, count = label(heatmap >= BOX_THRESHOLD)
-    if not count:
-        return None
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
-    return mask_box((sizes >= LEAST_COMPONENT_SHARE * sizes.max())[components])
+    return mask_box(large_components(heatmap >= BOX_THRESHOLD, least_share=LEAST_COMPONENT_SHARE))
 
 
 def mae(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:

@@ -17,7 +17,7 @@ from verse_utils.labels import LABEL_TABLES
 
 HEATMAP_MODES = ("distance", "gaussian")
 LOSS_NAMES = {"heatmap": ("MSE", "Wing", "AdaptiveWing"), "segmentation": ("DiceCE", "Dice", "BCE")}
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 # What may change between a run and its continuation, as it doesn't change what is learnt.
 _FREE_TO_CHANGE = ("output", "workers", "device", "use_wandb", "dataset_edition")
@@ -92,7 +92,7 @@ def parse_arguments(task: str, argv: list[str] | None = None) -> Settings:
         add("--labels", default="binary", choices=sorted(LABEL_TABLES), help="what is told apart")
         add("--patches_per_volume", type=int, default=4, help="random patches of each scan in an epoch")
         add("--bone_share", type=float, default=1 / 3, help="share of the patches that are centred on bone")
-    add("--precision", default="fp32", choices=PRECISIONS, help="autocast; bf16 is faster on many CPUs and GPUs")
+    add("--precision", default="fp32", choices=PRECISIONS, help="autocast; auto: the fastest here")
     add("--init_from", type=Path, default=None, help="run or checkpoint of the same network to start from")
     add("--seed", type=int, default=0, help="same seed, same losses on a CPU")
     add("--workers", type=int, default=1, help="processes that prepare patches")

@@ -4,52 +4,45 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataloader import h5VerSe
 from metrics.metric_handler import MetricHandler
 from training.arguments import Settings
+from training.compute import Compute
 from training.tasks import Task
 from utils.misc import write_json
 from utils.sliding_window import predict_probabilities
 from utils.visualize import save_figure
-
-AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(settings: Settings, device: torch.device) -> torch.autocast:
-    """The autocast context of the run's precision; does nothing for fp32."""
-    dtype = AUTOCAST_DTYPES.get(settings.precision)
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def predict(
     network: nn.Module,
     image_CXYZ: Tensor,
     settings: Settings,
-    device: torch.device,
+    compute: Compute,
     overhang_vox: tuple[int, int, int] = (0, 0, 0),
 ) -> Tensor:
     """Probabilities (K, X, Y, Z) of a scaled image of any size, on the CPU."""
     network.eval()
-    with autocast(settings, device):
+    with compute.autocast():
         return predict_probabilities(
             network,
-            image_CXYZ.to(device),
+            image_CXYZ.to(compute.device),
             settings.input_shape,
             batch_size=settings.batch_size,
             overhang_vox=overhang_vox,
         ).cpu()
 
 
-def test(task: Task, network: nn.Module, dataset: h5VerSe, settings: Settings, device: torch.device) -> MetricHandler:
+def test(task: Task, network: nn.Module, dataset: h5VerSe, settings: Settings, compute: Compute) -> MetricHandler:
     """Predict every test case whole; write ``test_metrics.json`` and a picture of each case to the run's folder."""
     handler = task.metric_handler()
     for index in tqdm(range(len(dataset)), desc="test", unit="case"):
         subject = dataset[index]
-        probabilities_KXYZ = predict(network, subject["image"].data, settings, device, task.overhang_vox)
+        probabilities_KXYZ = predict(network, subject["image"].data, settings, compute, task.overhang_vox)
+        probabilities_KXYZ = task.clean(probabilities_KXYZ, subject["image"].spacing)
         task.measure(handler, subject, probabilities_KXYZ)
         title = f"{subject['case_id']} (test): {_shown(handler.rows[-1])}"
         figure = task.picture(subject, probabilities_KXYZ, title)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchio as tio
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -26,7 +27,8 @@ from dataloader import EpochSampler, h5VerSe
 from preprocessing import preprocess
 from training.arguments import Settings
 from training.checkpoints import NetworkSpec, load_checkpoint, load_weights, save_checkpoint
-from training.evaluation import autocast, predict, test, test_metrics_path
+from training.compute import Compute, find_compute
+from training.evaluation import predict, test, test_metrics_path
 from training.tasks import TASKS, Task
 from utils.misc import write_json, written_aside
 from utils.visualize import draw_curves, save_figure
@@ -34,8 +36,8 @@ from verse_utils.errors import UserError
 
 # Prodigy finds its own step size (Mishchenko and Defazio 2024, arXiv:2306.06101). By its defaults it starts from 1e-6,
 # which costs these networks their first 100 to 300 steps, and then finds about 6e-3, at which single patches toss the
-# loss about; d_coef is its authors' knob for that. From here it finds about 7e-4, and learns faster.
-PRODIGY = {"d0": 5e-4, "d_coef": 0.02, "weight_decay": 0.01, "use_bias_correction": True}
+# loss about; d_coef is its authors' knob for that. Starts of 8e-4, 1.5e-3 and 4e-3 learn no faster than this one.
+PRODIGY = {"d0": 2e-3, "d_coef": 0.02, "weight_decay": 0.01, "use_bias_correction": True}
 
 
 @dataclass
@@ -54,11 +56,11 @@ class Progress:
 
 def train_and_test(settings: Settings) -> None:
     """Train a network as told, or go on with a run that was cut off, then test its best epoch on whole scans."""
-    device = find_device(settings)
+    compute = find_compute(settings)
     torch.manual_seed(settings.seed)
     task = TASKS[settings.task](settings)
     spec = NetworkSpec(settings.model, 1, task.out_channels, settings.input_shape, settings.model_args)
-    network = spec.build().to(device)
+    network = spec.build().to(compute.device)
     expect_background(network, task.out_channels)
     check_run_folder(settings)
     h5_path = find_h5(settings, task)
@@ -69,15 +71,15 @@ def train_and_test(settings: Settings) -> None:
     if settings.init_from is not None:
         load_weights(_checkpoint_path(settings.init_from, settings), spec, network)
 
-    write_config(settings, device)
-    progress = fit(task, spec, network, datasets, settings, device)
+    write_config(settings, compute)
+    progress = fit(task, spec, network, datasets, settings, compute)
     save_figure(draw_curves(progress.history, task.score_name), settings.run_folder / "curves.png")
 
     if not len(datasets["test"]):
         print(f"{h5_path}: no test cases; nothing to test on")
         return
     load_weights(settings.run_folder / "best.pt", spec, network)
-    handler = test(task, network, datasets["test"], settings, device)
+    handler = test(task, network, datasets["test"], settings, compute)
     for name, values in handler.summary().items():
         print(f"{name:>20} {values['mean']:9.4f} {values['unit']}")
     print(test_metrics_path(settings))
@@ -102,7 +104,7 @@ def fit(
     network: nn.Module,
     datasets: dict[str, h5VerSe],
     settings: Settings,
-    device: torch.device,
+    compute: Compute,
 ) -> Progress:
     """Train until all epochs are done or the validation score stops growing.
 
@@ -117,16 +119,17 @@ def fit(
     with redirect_stdout(None):  # it announces its weight decay
         optimizer = Prodigy(network.parameters(), lr=settings.lr, **PRODIGY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=settings.epochs * len(train_batches))
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     parts = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     progress = resume(spec, network, parts, settings)
     logger = _wandb_run(settings)
+    shown = _subject_to_show(task, datasets["validation"])
 
     while not progress.is_over(settings):
         started = time.monotonic()
         sampler.epoch = progress.epoch
-        train_loss = train_epoch(task, network, train_batches, parts, settings, device)
-        validation_loss, score = validate(task, network, validation_batches, settings, device)
+        train_loss = train_epoch(task, network, train_batches, parts, settings, compute)
+        validation_loss, score = validate(task, network, validation_batches, compute)
         row = {
             "epoch": progress.epoch + 1,
             "train_loss": train_loss,
@@ -140,7 +143,7 @@ def fit(
             save_checkpoint(settings.run_folder / "best.pt", spec, network, settings.as_dict(), epoch=progress.epoch)
         _save_last(spec, network, parts, progress, settings)
         _write_csv(settings.run_folder / "metrics.csv", progress.history)
-        _save_picture(task, network, datasets["validation"], progress.epoch, settings, device)
+        _save_picture(task, network, shown, progress.epoch, settings, compute)
         print(" · ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items()))
         if logger is not None:
             logger.log(row)
@@ -150,15 +153,15 @@ def fit(
 
 
 def train_epoch(
-    task: Task, network: nn.Module, batches: DataLoader, parts: dict[str, Any], settings: Settings, device: torch.device
+    task: Task, network: nn.Module, batches: DataLoader, parts: dict[str, Any], settings: Settings, compute: Compute
 ) -> float:
     """One pass over the training patches; returns the mean loss. Raises UserError where it stops being a number."""
     network.train()
     losses = []
     for image, target in tqdm(batches, desc="train", leave=False, disable=None):
-        with autocast(settings, device):
-            logits = network(image.to(device, non_blocking=True))
-        loss = task.loss(logits, target.to(device, non_blocking=True))
+        with compute.autocast():
+            logits = network(image.to(compute.device, non_blocking=True))
+        loss = task.loss(logits, target.to(compute.device, non_blocking=True))
         if not torch.isfinite(loss):
             raise UserError(f"--lr {settings.lr}: the loss became {loss.item()}; lower it, or use --precision fp32")
         parts["optimizer"].zero_grad(set_to_none=True)
@@ -171,35 +174,17 @@ def train_epoch(
 
 
 @torch.inference_mode()
-def validate(
-    task: Task, network: nn.Module, batches: DataLoader, settings: Settings, device: torch.device
-) -> tuple[float, float]:
+def validate(task: Task, network: nn.Module, batches: DataLoader, compute: Compute) -> tuple[float, float]:
     """Mean loss and score of the validation patches, which are the same in every epoch."""
     network.eval()
     losses, terms = [], []
     for image, target in batches:
-        target = target.to(device)
-        with autocast(settings, device):
-            logits = network(image.to(device)).float()
+        target = target.to(compute.device)
+        with compute.autocast():
+            logits = network(image.to(compute.device)).float()
         losses.append(task.loss(logits, target).item() * len(image))
         terms.append(task.score_terms(logits, target))
     return sum(losses) / len(batches.dataset), task.score(np.sum(terms, axis=0))  # type: ignore[arg-type]
-
-
-def find_device(settings: Settings) -> torch.device:
-    """The device to train on. Raises UserError where it isn't there, or can't do the precision."""
-    name = settings.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {settings.device}: can't be used ({reason}); try --device cpu") from None
-    if device.type == "cpu" and settings.precision == "fp16":
-        raise UserError("--precision fp16: needs a GPU; use bf16 or fp32 on a CPU")
-    return device
 
 
 def find_h5(settings: Settings, task: Task) -> Path:
@@ -234,12 +219,12 @@ def check_run_folder(settings: Settings) -> None:
             )
 
 
-def write_config(settings: Settings, device: torch.device) -> None:
+def write_config(settings: Settings, compute: Compute) -> None:
     """Write the resolved settings and the versions of what computed."""
     packages = ("torch", "torchio", "h5py", "hdf5plugin", "numpy", "nibabel", "prodigyopt", "monai")
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    config = {"settings": settings.as_dict(), "device": str(device), "versions": versions}
-    write_json(settings.run_folder / "config.json", config)
+    computed_with = {"device": str(compute.device), "precision": compute.precision, "versions": versions}
+    write_json(settings.run_folder / "config.json", {"settings": settings.as_dict(), **computed_with})
 
 
 def resume(spec: NetworkSpec, network: nn.Module, parts: dict[str, Any], settings: Settings) -> Progress:
@@ -250,7 +235,8 @@ def resume(spec: NetworkSpec, network: nn.Module, parts: dict[str, Any], setting
     load_weights(path, spec, network)
     content = load_checkpoint(path)
     for name, part in parts.items():
-        part.load_state_dict(content[name])
+        if content[name]:  # a scaler that scaled nothing, as on another device, has no state
+            part.load_state_dict(content[name])
     torch.set_rng_state(content["generator"])
     progress = Progress(**content["progress"])
     print(f"{settings.run_folder}: going on after epoch {progress.epoch}")
@@ -314,12 +300,17 @@ def _use_one_thread(_worker: int) -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
+def _subject_to_show(task: Task, dataset: h5VerSe) -> tio.Subject:
+    """The validation patch that holds most of the target: the same in every epoch, with a spine to be seen."""
+    subjects = (dataset[index] for index in range(len(dataset)))
+    return max(subjects, key=lambda subject: int((subject[task.target_key].data > 0).sum()))
+
+
 def _save_picture(
-    task: Task, network: nn.Module, dataset: h5VerSe, epoch: int, settings: Settings, device: torch.device
+    task: Task, network: nn.Module, subject: tio.Subject, epoch: int, settings: Settings, compute: Compute
 ) -> None:
-    """A picture of the first validation patch, which stays the same."""
-    subject = dataset[0]
-    probabilities_KXYZ = predict(network, subject["image"].data, settings, device)
+    """Draw what the network makes of a validation subject after an epoch."""
+    probabilities_KXYZ = predict(network, subject["image"].data, settings, compute)
     figure = task.picture(subject, probabilities_KXYZ, f"{subject['case_id']} (validation) after epoch {epoch}")
     save_figure(figure, settings.run_folder / "images" / f"epoch_{epoch:04d}.png")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from metrics.losses import HEATMAP_LOSSES, MASK_LOSSES
 from metrics.metric_handler import HEATMAP_METRICS, MASK_METRICS, MetricHandler
 from preprocessing import Settings as PreprocessingSettings
 from training.arguments import Settings
-from utils.constants import HU_PER_UNIT, OVERHANG_VOX
+from utils.components import without_small_blobs
+from utils.constants import HU_PER_UNIT, LEAST_BLOB_MM3, OVERHANG_VOX
 from utils.visualize import PREDICTION_COLOUR, TARGET_COLOUR, draw_planes
 from verse_utils.errors import UserError
 from verse_utils.labels import LABEL_TABLES, VERTEBRA_NAMES, class_count
@@ -76,6 +78,10 @@ class Task(ABC):
     @abstractmethod
     def metric_handler(self) -> MetricHandler:
         """An empty table of the task's metrics."""
+
+    def clean(self, probabilities_KXYZ: Tensor, spacing_mm: Sequence[float]) -> Tensor:
+        """A whole scan's probabilities without what can be no finding; as they are, unless a task knows better."""
+        return probabilities_KXYZ
 
     @abstractmethod
     def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
@@ -189,6 +195,10 @@ class SegmentationTask(Task):
         if self.out_channels == 1:
             return MetricHandler(MASK_METRICS)
         return MetricHandler(MASK_METRICS, class_names=_class_names(self.settings.labels))
+
+    def clean(self, probabilities_KXYZ: Tensor, spacing_mm: Sequence[float]) -> Tensor:
+        """Without blobs that are too small for a vertebra: pieces of ribs or of cut vertebrae."""
+        return without_small_blobs(probabilities_KXYZ, spacing_mm, LEAST_BLOB_MM3)
 
     def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
         handler.update(

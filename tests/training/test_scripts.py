@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torchio as tio
 
 from networks import ARCHITECTURES, build_network
-from training.scripts import expect_background
+from training.scripts import _subject_to_show, expect_background
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -20,3 +23,13 @@ def test_classes_start_alike():
     before = {key: value.clone() for key, value in network.state_dict().items()}
     expect_background(network, 3)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_the_picture_of_an_epoch_shows_the_patch_with_most_bone():
+    def patch(voxels):
+        label = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
+        label.view(-1)[:voxels] = 20
+        return tio.Subject(label=tio.LabelMap(tensor=label), voxels=voxels)
+
+    patches = [patch(voxels) for voxels in (0, 3, 30, 5)]
+    assert _subject_to_show(SimpleNamespace(target_key="label"), patches)["voxels"] == 30

@@ -1,0 +1,70 @@
+"""Where a run computes, and in which numbers."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from training.arguments import Settings
+from verse_utils.errors import UserError
+
+_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# What torch.cpu.get_capabilities calls bf16 arithmetic, on x86 and on Arm.
+_BF16_CAPABILITIES = ("avx512_bf16", "amx_bf16", "bf16")
+# First compute capabilities with bf16 arithmetic (Ampere) and with fast fp16 (Volta's tensor cores).
+_BF16_CUDA, _FP16_CUDA = (8, 0), (7, 0)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision that networks run in there: fp32, bf16 or fp16."""
+
+    device: torch.device
+    precision: str
+
+    def autocast(self) -> torch.autocast:
+        """The context to run a network in; does nothing for fp32."""
+        dtype = _AUTOCAST_DTYPES.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def find_compute(settings: Settings) -> Compute:
+    """What ``--device`` and ``--precision`` ask for. Raises UserError where it can't be had.
+
+    Warns:
+        UserWarning: bf16 was asked of a processor that has to emulate it.
+    """
+    device = _find_device(settings.device)
+    fastest = fastest_precision(device)
+    if settings.precision == "auto":
+        return Compute(device, fastest)
+    if device.type == "cpu" and settings.precision == "fp16":
+        raise UserError("--precision fp16: needs a GPU; use auto, bf16 or fp32 on a CPU")
+    if device.type == "cpu" and settings.precision == "bf16" != fastest:
+        warnings.warn("--precision bf16: this CPU emulates it, many times slower than fp32; use auto", stacklevel=2)
+    return Compute(device, settings.precision)
+
+
+def fastest_precision(device: torch.device) -> str:
+    """The fastest precision that a device computes by itself; an emulated one is slower than fp32."""
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return "bf16" if any(capabilities.get(name) for name in _BF16_CAPABILITIES) else "fp32"
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        return "bf16" if capability >= _BF16_CUDA else "fp16" if capability >= _FP16_CUDA else "fp32"
+    return "fp32"
+
+
+def _find_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: can't be used ({reason}); try --device cpu") from None
+    return device
