@@ -18,7 +18,8 @@ class UNet(nn.Module):
     that network spends most of its time and memory, at full resolution: as in the residual U-Net of Kerfoot et al. 2019
     (10.1007/978-3-030-12029-0_40), the first convolution halves the resolution at once, every level has a single
     convolution, and a transposed convolution brings the answer back. Without that paper's residual units it is the
-    network that MONAI calls ``UNet(channels=…, strides=(2, …), num_res_units=0)``; a test holds both to one output.
+    network that MONAI calls ``UNet(channels=…, strides=(2, …), num_res_units=0)``, with nnU-Net's instance norm that
+    learns a scale and an offset; a test holds both to one output.
 
     Args:
         in_channels: of the image.
@@ -114,4 +115,4 @@ def _upsample(in_channels: int, out_channels: int) -> nn.Sequential:
 def _normalised(convolution: nn.Conv3d | nn.ConvTranspose3d) -> nn.Sequential:
     channels = convolution.out_channels
     # One group a channel is instance norm; unlike torch's InstanceNorm3d it works down to a single voxel.
-    return nn.Sequential(convolution, nn.GroupNorm(channels, channels, affine=False), nn.LeakyReLU(0.01, inplace=True))
+    return nn.Sequential(convolution, nn.GroupNorm(channels, channels), nn.LeakyReLU(0.01, inplace=True))

@@ -72,7 +72,11 @@ def test_unet_is_monais_without_residual_units(channels):
         strides=[2] * (len(channels) - 1),
         num_res_units=0,
         act=("leakyrelu", {"negative_slope": 0.01}),
+        norm=("instance", {"affine": True}),
     )
+    for parameter in ours.parameters():
+        if parameter.dim() == 1:  # norms start at 1 and 0, which would hide a wrong order
+            torch.nn.init.normal_(parameter)
     weights, their_weights = ours.state_dict(), theirs.state_dict()
     assert [v.shape for v in weights.values()] == [v.shape for v in their_weights.values()]
     theirs.load_state_dict(dict(zip(their_weights, weights.values(), strict=True)))
