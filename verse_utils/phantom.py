@@ -39,12 +39,14 @@ class Phantom:
         label: (I, J, K) uint8, VerSe's numbers.
         affine: (4, 4) to RAS millimetres.
         centroids: centres of the labelled bodies.
+        anatomy: the body that was scanned.
     """
 
     image_hu: np.ndarray
     label: np.ndarray
     affine: np.ndarray
     centroids: Centroids
+    anatomy: Anatomy
 
 
 def render(
@@ -182,7 +184,7 @@ def make_phantom(seed: int | Sequence[int], size: str = "full") -> Phantom:
         for number in sorted(whole, key=ANATOMICAL_ORDER.index)
     }
     direction = nib.aff2axcodes(affine)
-    return Phantom(image_hu, label, affine, Centroids(direction, points_vox))
+    return Phantom(image_hu, label, affine, Centroids(direction, points_vox), anatomy)
 
 
 def _is_whole(anatomy: Anatomy, number: int, affine: np.ndarray, shape: tuple[int, ...]) -> bool:
