@@ -25,7 +25,7 @@ from training.tasks import SegmentationTask
 from utils.working_grid import WorkingGrid
 from verse_utils.phantom import make_phantom, render
 
-# A false voxel belongs to a cut vertebra when it lies this near to one and no nearer to a labelled vertebra.
+# A false voxel belongs to a cut vertebra when it lies this near to one, and farther than this from the labelled ones.
 NEAR_MM = 2.0
 
 
@@ -51,8 +51,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the phantom data set")
     arguments = parser.parse_args()
     checkpoint = load_checkpoint(arguments.run / "best.pt")
-    saved = {**checkpoint["settings"], "input_shape": checkpoint["network"].input_shape}
-    settings = Settings(**{**saved, "data_path": Path(saved["data_path"])})
+    saved = checkpoint["settings"]
+    restored = {"data_path": Path(saved["data_path"]), "input_shape": checkpoint["network"].input_shape}
+    settings = Settings(**{**saved, **restored})  # JSON has neither paths nor tuples
     task, compute = SegmentationTask(settings), find_compute(settings)
     network = checkpoint["network"].build().to(compute.device)
     network.load_state_dict(checkpoint["weights"])
