@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,33 @@ class DiceCE(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits (B, K, X, Y, Z), target (B, 1, X, Y, Z) class indices."""
         return self.dice(logits, target) + self.cross_entropy(logits, target)
+
+
+class DeepSupervision(nn.Module):
+    """Any of these losses at every resolution of which a network gives logits, and as it is for a single one.
+
+    Each level weighs half of the one before, and the weights add up to 1, as in nnU-Net (Isensee et al. 2021). The
+    target is brought to a level's size: class indices by their nearest neighbour, heatmaps by their mean.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
+        """Logits (B, K, X, Y, Z), or a sequence of them, finest first; target (B, 1, X, Y, Z)."""
+        levels = [logits] if isinstance(logits, Tensor) else logits
+        weights = [0.5**depth for depth in range(len(levels))]
+        losses = [self.loss(level, _resized(target, level.shape[2:])) for level in levels]
+        weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
+        return torch.stack(weighted).sum() / sum(weights)
+
+
+def _resized(target: Tensor, shape: Sequence[int]) -> Tensor:
+    if target.shape[2:] == tuple(shape):
+        return target
+    mode = "area" if target.is_floating_point() else "nearest-exact"
+    return F.interpolate(target.float(), tuple(shape), mode=mode).to(target.dtype)
 
 
 HEATMAP_LOSSES: dict[str, type[nn.Module]] = {"MSE": MSE, "Wing": Wing, "AdaptiveWing": AdaptiveWing}

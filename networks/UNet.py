@@ -8,80 +8,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from networks import Shape, check_shape
+from networks import Shape
+from networks.network import Network
+from networks.norms import InstanceNorm
 
 
-class UNet(nn.Module):
-    """3D U-Net with one convolution a level, made for small hardware.
+class _Block(nn.Sequential):
+    """A convolution, its norm and its activation."""
 
-    Encoder, decoder and skips follow Çiçek et al. 2016 (10.1007/978-3-319-46723-8_49). It differs on purpose where
-    that network spends most of its time and memory, at full resolution: as in the residual U-Net of Kerfoot et al. 2019
-    (10.1007/978-3-030-12029-0_40), the first convolution halves the resolution at once, every level has a single
-    convolution, and a transposed convolution brings the answer back. Without that paper's residual units it is the
-    network that MONAI calls ``UNet(channels=…, strides=(2, …), num_res_units=0)``, with nnU-Net's instance norm that
-    learns a scale and an offset; a test holds both to one output.
-
-    Args:
-        in_channels: of the image.
-        out_channels: of the logits.
-        input_shape: (X, Y, Z) that will be given; checked here, so that a wrong one is told before any data is read.
-        channels: of the levels from half resolution down; the last one keeps the resolution of the one before.
-
-    Raises:
-        ValueError: a side is no multiple of 2 ** (len(channels) - 1), or there are fewer than two levels.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        input_shape: Shape,
-        channels: Sequence[int] = (16, 32, 64, 128, 256),
-    ) -> None:
-        super().__init__()
-        if len(channels) < 2 or min(channels) < 1:
-            raise ValueError(f"channels {tuple(channels)} must be two or more positive numbers")
-        self.divisor = 2 ** (len(channels) - 1)
-        check_shape(input_shape, self.divisor)
-        *levels, bottom = channels
-        self.encoder = nn.ModuleList(_downsample(fine, coarse) for fine, coarse in pairwise((in_channels, *levels)))
-        self.bottom = _normalised(nn.Conv3d(levels[-1], bottom, 3, padding=1))
-        # From the bottom up: what a level's skip has, what comes up to it, what goes on from it.
-        skips = levels[::-1]
-        signals = [bottom, *skips[1:]]
-        outputs = [*skips[1:], out_channels]
-        self.gate = nn.ModuleList(self._gate(skip, signal) for skip, signal in zip(skips, signals, strict=True))
-        self.decoder = nn.ModuleList(
-            _upsample(skip + signal, output) for skip, signal, output in zip(skips, signals, outputs, strict=True)
-        )
-        self.decoder[-1] = next(self.decoder[-1].children())  # logits are neither normalised nor activated
-
-    def _gate(self, skip_channels: int, signal_channels: int) -> nn.Module:
-        """What a skip passes through, given the features that come up to it."""
-        return _OpenGate()
-
-    def forward(self, image_BCXYZ: Tensor) -> Tensor:
-        """(B, in_channels, X, Y, Z) to logits (B, out_channels, X, Y, Z)."""
-        check_shape(tuple(image_BCXYZ.shape[2:]), self.divisor)
-        skips, features = [], image_BCXYZ
-        for downsample in self.encoder:
-            features = downsample(features)
-            skips.append(features)
-        features = self.bottom(features)
-        for gate, upsample in zip(self.gate, self.decoder, strict=True):
-            features = upsample(torch.cat([gate(skips.pop(), features), features], dim=1))
-        return features
-
-
-class AttentionUNet3D(UNet):
-    """The UNet with additive attention gates on its skips (Oktay et al. 2018, arXiv:1804.03999).
-
-    It differs from the paper on purpose: skip and gating signal have one resolution here, as the body upsamples after
-    it joins them, so that the attention map needs no resampling, and the body is this project's light ``UNet``.
-    """
-
-    def _gate(self, skip_channels: int, signal_channels: int) -> nn.Module:
-        return _AttentionGate(skip_channels, signal_channels)
+    def __init__(self, convolution: nn.Conv3d | nn.ConvTranspose3d) -> None:
+        super().__init__(convolution, InstanceNorm(convolution.out_channels), nn.LeakyReLU(0.01, inplace=True))
 
 
 class _OpenGate(nn.Module):
@@ -104,15 +40,85 @@ class _AttentionGate(nn.Module):
         return skip * torch.sigmoid(self.weight(agreement))
 
 
-def _downsample(in_channels: int, out_channels: int) -> nn.Sequential:
-    return _normalised(nn.Conv3d(in_channels, out_channels, 3, stride=2, padding=1))
+class UNet(Network):
+    """3D U-Net with one convolution a level, made for small hardware.
+
+    Encoder, decoder and skips follow Çiçek et al. 2016 (10.1007/978-3-319-46723-8_49). It differs on purpose where
+    that network spends most of its time and memory, at full resolution: as in the residual U-Net of Kerfoot et al. 2019
+    (10.1007/978-3-030-12029-0_40), the first convolution halves the resolution at once, every level has a single
+    convolution, and a transposed convolution brings the answer back. Without that paper's residual units it is the
+    network that MONAI calls ``UNet(channels=…, strides=(2, …), num_res_units=0)``, with nnU-Net's instance norm that
+    learns a scale and an offset; a test holds both to one output.
+
+    Args:
+        in_channels: of the image.
+        out_channels: of the logits.
+        input_shape: (X, Y, Z) that will be given.
+        channels: of the levels from half resolution down; the last one keeps the resolution of the one before.
+
+    Raises:
+        ValueError: a side is no multiple of 2 ** (len(channels) - 1), or there are fewer than two levels.
+    """
+
+    block_types = (_Block, _AttentionGate)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        input_shape: Shape,
+        channels: Sequence[int] = (16, 32, 64, 128, 256),
+    ) -> None:
+        if len(channels) < 2 or min(channels) < 1:
+            raise ValueError(f"channels {tuple(channels)} must be two or more positive numbers")
+        super().__init__(input_shape, divisor=2 ** (len(channels) - 1))
+        *levels, bottom = channels
+        self.encoder = nn.ModuleList(_downsample(fine, coarse) for fine, coarse in pairwise((in_channels, *levels)))
+        self.bottom = _Block(nn.Conv3d(levels[-1], bottom, 3, padding=1))
+        # From the bottom up: what a level's skip has, what comes up to it, what goes on from it.
+        skips = levels[::-1]
+        signals = [bottom, *skips[1:]]
+        outputs = [*skips[1:], out_channels]
+        self.gate = nn.ModuleList(self._gate(skip, signal) for skip, signal in zip(skips, signals, strict=True))
+        self.decoder = nn.ModuleList(
+            _upsample(skip + signal, output) for skip, signal, output in zip(skips, signals, outputs, strict=True)
+        )
+        self.decoder[-1] = next(self.decoder[-1].children())  # logits are neither normalised nor activated
+
+    def _gate(self, skip_channels: int, signal_channels: int) -> nn.Module:
+        """What a skip passes through, given the features that come up to it."""
+        return _OpenGate()
+
+    def heads(self) -> list[nn.Module]:
+        """The last transposed convolution."""
+        return [self.decoder[-1]]
+
+    def compute_logits(self, image_BCXYZ: Tensor) -> Tensor:
+        """Down, through the bottom, and up again, where each level is joined by its skip."""
+        skips, features = [], image_BCXYZ
+        for downsample in self.encoder:
+            features = downsample(features)
+            skips.append(features)
+        features = self.bottom(features)
+        for gate, upsample in zip(self.gate, self.decoder, strict=True):
+            features = upsample(torch.cat([gate(skips.pop(), features), features], dim=1))
+        return features
 
 
-def _upsample(in_channels: int, out_channels: int) -> nn.Sequential:
-    return _normalised(nn.ConvTranspose3d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1))
+class AttentionUNet3D(UNet):
+    """The UNet with additive attention gates on its skips (Oktay et al. 2018, arXiv:1804.03999).
+
+    It differs from the paper on purpose: skip and gating signal have one resolution here, as the body upsamples after
+    it joins them, so that the attention map needs no resampling, and the body is this project's light ``UNet``.
+    """
+
+    def _gate(self, skip_channels: int, signal_channels: int) -> nn.Module:
+        return _AttentionGate(skip_channels, signal_channels)
 
 
-def _normalised(convolution: nn.Conv3d | nn.ConvTranspose3d) -> nn.Sequential:
-    channels = convolution.out_channels
-    # One group a channel is instance norm; unlike torch's InstanceNorm3d it works down to a single voxel.
-    return nn.Sequential(convolution, nn.GroupNorm(channels, channels), nn.LeakyReLU(0.01, inplace=True))
+def _downsample(in_channels: int, out_channels: int) -> _Block:
+    return _Block(nn.Conv3d(in_channels, out_channels, 3, stride=2, padding=1))
+
+
+def _upsample(in_channels: int, out_channels: int) -> _Block:
+    return _Block(nn.ConvTranspose3d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1))

@@ -45,6 +45,9 @@ class Settings:
     patches_per_volume: int = 4
     bone_share: float = 1 / 3
     precision: str = "fp32"
+    checkpointing: bool = False
+    accumulate: int = 1
+    memory_gb: float | None = None
     init_from: Path | None = None
     seed: int = 0
     workers: int = 1
@@ -93,6 +96,9 @@ def parse_arguments(task: str, argv: list[str] | None = None) -> Settings:
         add("--patches_per_volume", type=int, default=4, help="random patches of each scan in an epoch")
         add("--bone_share", type=float, default=1 / 3, help="share of the patches that are centred on bone")
     add("--precision", default="fp32", choices=PRECISIONS, help="autocast; auto: the fastest here")
+    add("--checkpointing", type=_boolean, nargs="?", const=True, default=False, help="less memory, a third more time")
+    add("--accumulate", type=int, default=1, help="batches whose gradients make one step")
+    add("--memory_gb", type=float, default=None, help="find what makes training stay under so many GiB")
     add("--init_from", type=Path, default=None, help="run or checkpoint of the same network to start from")
     add("--seed", type=int, default=0, help="same seed, same losses on a CPU")
     add("--workers", type=int, default=1, help="processes that prepare patches")
@@ -128,9 +134,11 @@ def _parse_model_args(pairs: list[str]) -> dict[str, Any]:
 
 
 def _check(settings: Settings) -> None:
-    for name in ("epochs", "batch_size", "early_stopping", "patches_per_volume", "lr"):
+    for name in ("epochs", "batch_size", "early_stopping", "patches_per_volume", "lr", "accumulate"):
         if getattr(settings, name) <= 0:
             raise UserError(f"--{name} {getattr(settings, name)}: must be greater than 0")
+    if settings.memory_gb is not None and settings.memory_gb <= 0:
+        raise UserError(f"--memory_gb {settings.memory_gb}: must be greater than 0")
     if not 0 <= settings.bone_share <= 1:
         raise UserError(f"--bone_share {settings.bone_share}: must lie between 0 and 1")
     if settings.workers < 0 or settings.seed < 0:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from networks import build_network
+from networks.network import Network
 from utils.misc import written_aside
 from verse_utils.errors import UserError
 
@@ -26,7 +27,7 @@ class NetworkSpec:
     input_shape: tuple[int, int, int]
     options: dict[str, Any] = field(default_factory=dict)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Network:
         """Build the network. Raises UserError where it can't be built like this."""
         try:
             return build_network(self.name, self.in_channels, self.out_channels, self.input_shape, **self.options)

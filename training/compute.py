@@ -1,4 +1,4 @@
-"""Where a run computes, and in which numbers."""
+"""Where a run computes, in which numbers, and in how large pieces."""
 
 from __future__ import annotations
 
@@ -19,10 +19,25 @@ _BF16_CUDA, _FP16_CUDA = (8, 0), (7, 0)
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and the precision that networks run in there: fp32, bf16 or fp16."""
+    """How networks run.
+
+    Attributes:
+        device: where.
+        precision: fp32, bf16 or fp16.
+        checkpointing: whether training computes activations twice rather than keep them.
+        batch_size: patches in a forward pass.
+        accumulate: forward passes whose gradients make one step.
+    """
 
     device: torch.device
     precision: str
+    checkpointing: bool = False
+    batch_size: int = 1
+    accumulate: int = 1
+
+    def __str__(self) -> str:
+        checkpointing = "checkpointing" if self.checkpointing else "no checkpointing"
+        return f"{self.precision}, {checkpointing}, {self.accumulate} × {self.batch_size} patches a step"
 
     def autocast(self) -> torch.autocast:
         """The context to run a network in; does nothing for fp32."""
@@ -38,13 +53,12 @@ def find_compute(settings: Settings) -> Compute:
     """
     device = _find_device(settings.device)
     fastest = fastest_precision(device)
-    if settings.precision == "auto":
-        return Compute(device, fastest)
-    if device.type == "cpu" and settings.precision == "fp16":
+    precision = fastest if settings.precision == "auto" else settings.precision
+    if device.type == "cpu" and precision == "fp16":
         raise UserError("--precision fp16: needs a GPU; use auto, bf16 or fp32 on a CPU")
-    if device.type == "cpu" and settings.precision == "bf16" != fastest:
+    if device.type == "cpu" and precision == "bf16" != fastest:
         warnings.warn("--precision bf16: this CPU emulates it, many times slower than fp32; use auto", stacklevel=2)
-    return Compute(device, settings.precision)
+    return Compute(device, precision, settings.checkpointing, settings.batch_size, settings.accumulate)
 
 
 def fastest_precision(device: torch.device) -> str:

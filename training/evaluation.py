@@ -31,7 +31,7 @@ def predict(
             network,
             image_CXYZ.to(compute.device),
             settings.input_shape,
-            batch_size=settings.batch_size,
+            batch_size=compute.batch_size,
             overhang_vox=overhang_vox,
         ).cpu()
 

@@ -24,11 +24,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dataloader import EpochSampler, h5VerSe
+from networks.checkpointing import checkpoint_blocks
+from networks.network import Network
 from preprocessing import preprocess
 from training.arguments import Settings
 from training.checkpoints import NetworkSpec, load_checkpoint, load_weights, save_checkpoint
 from training.compute import Compute, find_compute
 from training.evaluation import predict, test, test_metrics_path
+from training.memory import fit_memory, limit_memory
 from training.tasks import TASKS, Task
 from utils.misc import write_json, written_aside
 from utils.visualize import draw_curves, save_figure
@@ -60,8 +63,13 @@ def train_and_test(settings: Settings) -> None:
     torch.manual_seed(settings.seed)
     task = TASKS[settings.task](settings)
     spec = NetworkSpec(settings.model, 1, task.out_channels, settings.input_shape, settings.model_args)
+    if settings.memory_gb is not None:
+        compute, gib = fit_memory(spec, task.loss, compute, settings.memory_gb)
+        print(f"--memory_gb {settings.memory_gb:g}: {compute}; a step of {spec} takes {gib:.2f} GiB")
     network = spec.build().to(compute.device)
     expect_background(network, task.out_channels)
+    if compute.checkpointing:
+        checkpoint_blocks(network)
     check_run_folder(settings)
     h5_path = find_h5(settings, task)
     datasets = {split: task.dataset(h5_path, split) for split in ("training", "validation", "test")}
@@ -72,30 +80,28 @@ def train_and_test(settings: Settings) -> None:
         load_weights(_checkpoint_path(settings.init_from, settings), spec, network)
 
     write_config(settings, compute)
-    progress = fit(task, spec, network, datasets, settings, compute)
-    save_figure(draw_curves(progress.history, task.score_name), settings.run_folder / "curves.png")
-
-    if not len(datasets["test"]):
-        print(f"{h5_path}: no test cases; nothing to test on")
-        return
-    load_weights(settings.run_folder / "best.pt", spec, network)
-    handler = test(task, network, datasets["test"], settings, compute)
+    with limit_memory(spec, compute.device, settings.memory_gb):
+        progress = fit(task, spec, network, datasets, settings, compute)
+        save_figure(draw_curves(progress.history, task.score_name), settings.run_folder / "curves.png")
+        if not len(datasets["test"]):
+            print(f"{h5_path}: no test cases; nothing to test on")
+            return
+        load_weights(settings.run_folder / "best.pt", spec, network)
+        handler = test(task, network, datasets["test"], settings, compute)
     for name, values in handler.summary().items():
         print(f"{name:>20} {values['mean']:9.4f} {values['unit']}")
     print(test_metrics_path(settings))
 
 
-def expect_background(network: nn.Module, out_channels: int) -> None:
+def expect_background(network: Network, out_channels: int) -> None:
     """Let a fresh network with one channel of logits answer "background" nearly everywhere.
 
     Most voxels are background; a start from a half costs a short run a quarter of its steps (Lin et al. 2017,
     arXiv:1708.02002, section 4.1, whose share of 0.01 this is).
     """
     if out_channels == 1:
-        convolutions = [m for m in network.modules() if isinstance(m, nn.Conv3d | nn.ConvTranspose3d)]
-        bias = convolutions[-1].bias
-        if bias is not None:
-            nn.init.constant_(bias, math.log(0.01 / 0.99))
+        for head in network.heads():
+            nn.init.constant_(head.get_parameter("bias"), math.log(0.01 / 0.99))
 
 
 def fit(
@@ -114,11 +120,12 @@ def fit(
     from prodigyopt import Prodigy
 
     sampler = EpochSampler(len(datasets["training"]), settings.seed)
-    train_batches = _loader(task, datasets["training"], settings, sampler)
-    validation_batches = _loader(task, datasets["validation"], settings)
+    train_batches = _loader(task, datasets["training"], settings, compute, sampler)
+    validation_batches = _loader(task, datasets["validation"], settings, compute)
     with redirect_stdout(None):  # it announces its weight decay
         optimizer = Prodigy(network.parameters(), lr=settings.lr, **PRODIGY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=settings.epochs * len(train_batches))
+    steps = settings.epochs * math.ceil(len(train_batches) / compute.accumulate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     parts = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     progress = resume(spec, network, parts, settings)
@@ -158,18 +165,21 @@ def train_epoch(
     """One pass over the training patches; returns the mean loss. Raises UserError where it stops being a number."""
     network.train()
     losses = []
-    for image, target in tqdm(batches, desc="train", leave=False, disable=None):
+    for index, (image, target) in enumerate(tqdm(batches, desc="train", leave=False, disable=None)):
         with compute.autocast():
             logits = network(image.to(compute.device, non_blocking=True))
         loss = task.loss(logits, target.to(compute.device, non_blocking=True))
         if not torch.isfinite(loss):
             raise UserError(f"--lr {settings.lr}: the loss became {loss.item()}; lower it, or use --precision fp32")
-        parts["optimizer"].zero_grad(set_to_none=True)
-        parts["scaler"].scale(loss).backward()
-        parts["scaler"].step(parts["optimizer"])
-        parts["scaler"].update()
-        parts["schedule"].step()
         losses.append(loss.item())
+        first = index - index % compute.accumulate
+        in_this_step = min(compute.accumulate, len(batches) - first)
+        parts["scaler"].scale(loss / in_this_step).backward()
+        if index + 1 == first + in_this_step:
+            parts["scaler"].step(parts["optimizer"])
+            parts["scaler"].update()
+            parts["optimizer"].zero_grad()
+            parts["schedule"].step()
     return float(np.mean(losses))
 
 
@@ -223,7 +233,7 @@ def write_config(settings: Settings, compute: Compute) -> None:
     """Write the resolved settings and the versions of what computed."""
     packages = ("torch", "torchio", "h5py", "hdf5plugin", "numpy", "nibabel", "prodigyopt", "monai")
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    computed_with = {"device": str(compute.device), "precision": compute.precision, "versions": versions}
+    computed_with = {**vars(compute), "device": str(compute.device), "versions": versions}
     write_json(settings.run_folder / "config.json", {"settings": settings.as_dict(), **computed_with})
 
 
@@ -266,11 +276,13 @@ def _advance(progress: Progress, row: dict[str, float], score: float) -> None:
     progress.epochs_since_best = 0 if better else progress.epochs_since_best + 1
 
 
-def _loader(task: Task, dataset: h5VerSe, settings: Settings, sampler: EpochSampler | None = None) -> DataLoader:
+def _loader(
+    task: Task, dataset: h5VerSe, settings: Settings, compute: Compute, sampler: EpochSampler | None = None
+) -> DataLoader:
     workers = settings.workers
     return DataLoader(
         _Pairs(dataset, task.target_key),
-        batch_size=settings.batch_size,
+        batch_size=compute.batch_size,
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -16,7 +16,7 @@ from data_transforms.heatmap_transforms import heatmap_presets
 from data_transforms.presets import Presets
 from data_transforms.segmentation_transforms import segmentation_presets
 from dataloader import Patches, h5VerSe
-from metrics.losses import HEATMAP_LOSSES, MASK_LOSSES
+from metrics.losses import HEATMAP_LOSSES, MASK_LOSSES, DeepSupervision
 from metrics.metric_handler import HEATMAP_METRICS, MASK_METRICS, MetricHandler
 from preprocessing import Settings as PreprocessingSettings
 from training.arguments import Settings
@@ -38,7 +38,7 @@ class Task(ABC):
         score_name: column of the validation score that picks the best epoch; higher is better.
         target_key: of the subject, what the network learns.
         out_channels: of the network.
-        loss: logits (B, K, X, Y, Z) and target to a scalar.
+        loss: logits (B, K, X, Y, Z), or a list of them under deep supervision, and target to a scalar.
         presets: transforms for training and evaluation.
         overhang_vox: voxels that windows see beyond each end of a scan, as patches do.
     """
@@ -102,7 +102,7 @@ class HeatmapTask(Task):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.loss = HEATMAP_LOSSES[settings.loss]()
+        self.loss = DeepSupervision(HEATMAP_LOSSES[settings.loss]())
         self.presets = heatmap_presets(mode=settings.heatmap_mode)
 
     def preprocessing(self) -> PreprocessingSettings:
@@ -166,7 +166,7 @@ class SegmentationTask(Task):
         table = LABEL_TABLES[settings.labels]
         classes = class_count(table)
         self.out_channels = 1 if classes == 2 else classes
-        self.loss = MASK_LOSSES[settings.loss]()
+        self.loss = DeepSupervision(MASK_LOSSES[settings.loss]())
         self.presets = segmentation_presets(table)
 
     def preprocessing(self) -> PreprocessingSettings:

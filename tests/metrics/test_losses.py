@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
-from metrics.losses import HEATMAP_LOSSES, MASK_LOSSES, AdaptiveWing, Dice, Wing
+from metrics.losses import BCE, HEATMAP_LOSSES, MASK_LOSSES, MSE, AdaptiveWing, DeepSupervision, Dice, Wing
 
 ALL = [*HEATMAP_LOSSES.items(), *MASK_LOSSES.items()]
 SHAPE = (2, 1, 4, 5, 6)
@@ -97,3 +97,24 @@ def test_dice_of_an_empty_patch_grows_with_what_is_false():
         logits.flatten()[:false] = 50.0
         values.append(Dice()(logits, target).item())
     assert values == pytest.approx([0, 0.5, 10 / 11, 100 / 101], abs=1e-6)
+
+
+def test_deep_supervision_of_one_level_is_the_loss():
+    logits, target = torch.randn(1, 1, 4, 4, 4), torch.randint(0, 2, (1, 1, 4, 4, 4)).to(torch.uint8)
+    for loss in MASK_LOSSES.values():
+        assert torch.equal(DeepSupervision(loss())(logits, target), loss()(logits, target))
+
+
+def test_deep_supervision_by_hand():
+    """Weights 1, 1/2, 1/4 over 1.75; a mask's voxels are picked, a heatmap's are averaged."""
+    levels = [torch.full((1, 1, size, size, size), logit(p)) for size, p in ((4, 0.9), (2, 0.6), (1, 0.5))]
+    mask = torch.ones(1, 1, 4, 4, 4, dtype=torch.uint8)
+    expected = (-math.log(0.9) - 0.5 * math.log(0.6) - 0.25 * math.log(0.5)) / 1.75
+    assert DeepSupervision(BCE())(levels, mask).item() == pytest.approx(expected, rel=1e-5)
+
+    heatmap = torch.zeros(1, 1, 4, 4, 4)
+    heatmap[..., :2] = 1
+    finest = (0.1**2 + 0.9**2) / 2
+    middle = (0.4**2 + 0.6**2) / 2
+    expected = (finest + 0.5 * middle + 0.25 * 0) / 1.75  # the coarsest voxel's mean is 0.5
+    assert DeepSupervision(MSE())(levels, heatmap).item() == pytest.approx(expected, rel=1e-5)

@@ -64,6 +64,8 @@ def test_names_on_the_command_line_are_those_of_the_registries(task):
         (["--model_args", "channels"], "KEY=VALUE"),
         (["--model_name", "../x"], "name of a folder"),
         (["--seed", "-1"], "--seed"),
+        (["--accumulate", "0"], "--accumulate 0"),
+        (["--memory_gb", "0"], "--memory_gb 0"),
         (["--input_shape", "64", "64"], "--input_shape"),
     ],
 )

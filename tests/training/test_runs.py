@@ -76,6 +76,28 @@ def test_a_run_leaves_everything_behind(train, tmp_path, task):
     assert "test_metrics.json" in result.stdout
 
 
+def test_small_memory_changes_nothing_but_memory(train, tmp_path):
+    """Two patches in a step at once, or one after the other with activations computed twice: the same losses."""
+    for name, arguments in {
+        "plain": ["--batch_size", 2],
+        "small": ["--batch_size", 1, "--accumulate", 2, "--checkpointing"],
+        "found": ["--batch_size", 2, "--memory_gb", 4],
+    }.items():
+        result = train("segmentation", name, "--epochs", 2, "--loss", "BCE", *arguments)
+        assert result.returncode == 0, result.stderr
+    runs = [losses(tmp_path / "trained_models" / name) for name in ("plain", "small", "found")]
+    assert runs[1] == [pytest.approx(row, rel=1e-3) for row in runs[0]]
+    assert runs[2] == runs[0]
+    assert "--memory_gb 4: fp32, no checkpointing, 1 × 2 patches a step; a step of UNet" in result.stdout
+    config = json.loads((tmp_path / "trained_models" / "small" / "config.json").read_text())
+    assert (config["checkpointing"], config["batch_size"], config["accumulate"]) == (True, 1, 2)
+
+
+def test_the_last_step_of_an_epoch_may_have_fewer_batches(train, tmp_path):
+    result = train("segmentation", "run", "--epochs", 1, "--patches_per_volume", 1, "--accumulate", 3)
+    assert result.returncode == 0, result.stderr
+
+
 def test_training_learns_and_one_seed_gives_one_run(train, tmp_path):
     arguments = ["--epochs", 3, "--patches_per_volume", 4, "--bone_share", 1]
     for name in ("one", "two"):

@@ -1,0 +1,142 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from prodigyopt import Prodigy
+
+from metrics.losses import DeepSupervision, DiceCE
+from networks.checkpointing import checkpoint_blocks
+from training import memory
+from training.checkpoints import NetworkSpec
+from training.compute import Compute
+from training.memory import GIB, OPTIMIZER_COPIES, fit_memory, limit_memory, training_bytes
+from training.scripts import PRODIGY
+from verse_utils.errors import UserError
+
+LOSS = DeepSupervision(DiceCE())
+CPU = Compute(torch.device("cpu"), "fp32")
+UNET = NetworkSpec("UNet", 1, 1, (64, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("UNet", {}),
+        ("SegFormer3D", {}),
+        ("SwinUNetR", {"feature_size": 12}),
+        ("ResEncUNet", {"channels": (8, 16, 32), "blocks": (1, 1, 1), "deep_supervision": True}),
+    ],
+)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_without_content_takes_what_a_real_one_takes(name, options, checkpointing):
+    shape = (32, 32, 64)
+    spec = NetworkSpec(name, 1, 1, shape, options)
+    compute = replace(CPU, checkpointing=checkpointing, batch_size=2)
+    network = spec.build()
+    if checkpointing:
+        checkpoint_blocks(network)
+    with memory._LiveBytes() as live:
+        for tensor in [*network.parameters(), *network.buffers()]:
+            live.count(tensor)
+        LOSS(network(torch.zeros(2, 1, *shape)), torch.zeros(2, 1, *shape)).backward()
+    optimizer = OPTIMIZER_COPIES * sum(4 * parameter.numel() for parameter in network.parameters())
+    assert training_bytes(spec, LOSS, compute) == pytest.approx(live.peak + optimizer, rel=0.02)
+
+
+def test_live_bytes_are_counted_by_hand():
+    with memory._LiveBytes() as live:
+        first = torch.zeros(256)
+        second = first + 1  # both live: 2048 bytes
+        view = second.view(16, 16)  # no bytes of its own
+        del first
+        third = view * 2  # in place of the first
+        assert live.live == live.peak == 2048
+        del second, view, third
+    assert live.live == 0 and live.peak == 2048
+
+
+def test_the_optimizer_keeps_as_much_as_is_counted():
+    network = UNET.build()
+    optimizer = Prodigy(network.parameters(), **PRODIGY)
+    network(torch.randn(1, 1, 64, 64, 64)).sum().backward()
+    optimizer.step()
+    kept = sum(v.numel() for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor))
+    assert kept == pytest.approx(OPTIMIZER_COPIES * sum(p.numel() for p in network.parameters()), rel=0.01)
+
+
+def test_checkpointing_and_narrow_numbers_take_less():
+    spec = NetworkSpec("SegResNet", 1, 1, (64, 64, 64))
+    needed = {
+        (precision, checkpointing): training_bytes(spec, LOSS, Compute(CPU.device, precision, checkpointing))
+        for precision in ("fp32", "bf16")
+        for checkpointing in (False, True)
+    }
+    assert needed["fp32", True] < 0.8 * needed["fp32", False]
+    assert needed["bf16", False] < 0.8 * needed["fp32", False]
+    assert needed["bf16", True] == min(needed.values())
+
+
+def test_counting_draws_no_random_numbers():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    training_bytes(UNET, LOSS, CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("fastest", ["fp32", "bf16"])
+def test_the_fastest_way_that_fits_is_taken(monkeypatch, fastest):
+    """Bytes are made up here: a byte a patch, fp32 twice, without checkpointing thrice."""
+    monkeypatch.setattr(memory, "fastest_precision", lambda device: fastest)
+
+    def bytes_of(spec, loss, way):
+        return GIB * way.batch_size * (2 if way.precision == "fp32" else 1) * (1 if way.checkpointing else 3)
+
+    monkeypatch.setattr(memory, "training_bytes", bytes_of)
+    asked = replace(CPU, batch_size=4, accumulate=2)
+
+    def found(memory_gb):
+        way, gib = fit_memory(UNET, LOSS, asked, memory_gb)
+        assert gib <= 0.9 * memory_gb
+        return way.precision, way.checkpointing, way.batch_size, way.accumulate
+
+    assert found(30) == ("fp32", False, 4, 2)
+    assert found(8) == ("fp32", False, 1, 8)
+    if fastest == "fp32":
+        assert found(4) == ("fp32", True, 1, 8)
+        assert found(2) == ("bf16", True, 1, 8)
+    else:
+        assert found(4) == ("bf16", False, 1, 8)
+        assert found(2) == ("bf16", True, 1, 8)
+    with pytest.raises(UserError, match=r"--memory_gb 1: UNet .* needs 1\.1 GiB even with bf16 and checkpointing"):
+        fit_memory(UNET, LOSS, asked, 1)
+
+
+def test_what_was_asked_for_is_kept():
+    asked = Compute(torch.device("cpu"), "bf16", checkpointing=True)
+    assert fit_memory(UNET, LOSS, asked, 4)[0] == asked
+
+
+@pytest.mark.parametrize("name", ["UNet", "AttentionUNet3D", "SegFormer3D", "SwinUNetR"])
+def test_four_gib_hold_the_four_at_128(name, monkeypatch):
+    """On a GPU that computes in 16 bit, by count; SwinUNetR with the paper's feature size."""
+    monkeypatch.setattr(memory, "fastest_precision", lambda device: "fp16")
+    cuda = Compute(torch.device("cuda"), "fp32")
+    way, gib = fit_memory(NetworkSpec(name, 1, 1, (128, 128, 128)), LOSS, cuda, 4)
+    assert gib <= 3.6
+    assert way == (Compute(cuda.device, "fp16", checkpointing=True) if name == "SwinUNetR" else cuda)
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "error", "words"),
+    [
+        (None, torch.OutOfMemoryError("CUDA out of memory"), "add --memory_gb"),
+        (4.0, torch.OutOfMemoryError("CUDA out of memory"), "lower --memory_gb"),
+        (None, RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "add --memory_gb"),
+    ],
+)
+def test_too_little_memory_is_said_in_a_line(memory_gb, error, words):
+    complaint = f"UNet .* memory on cpu was not enough; {words}"
+    with pytest.raises(UserError, match=complaint), limit_memory(UNET, CPU.device, memory_gb):
+        raise error
+    with pytest.raises(RuntimeError, match="a bug"), limit_memory(UNET, CPU.device, memory_gb):
+        raise RuntimeError("a bug")
