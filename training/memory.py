@@ -26,8 +26,10 @@ Loss = Callable[[Any, Tensor], Tensor]
 GIB = 2**30
 # Prodigy keeps four numbers for each weight: two moments, the weight at the start, and a running sum.
 OPTIMIZER_COPIES = 4
-# Share of the memory that tensors may take; the rest is for the convolutions' workspaces and for fragmentation.
-_USABLE_SHARE = 0.9
+# What a step takes beyond its tensors: workspaces, fragmentation, the libraries themselves. On a CPU as measured by
+# ``python -m training.cost --measure``, at most; on a GPU the allocator is limited, and workspaces take what is left.
+_CPU_SHARE_BEYOND, _CPU_GIB_BEYOND = 0.3, 0.25
+_GPU_SHARE_BEYOND = 0.1
 
 
 def training_bytes(spec: NetworkSpec, loss: Loss, compute: Compute) -> int:
@@ -76,19 +78,27 @@ def fit_memory(spec: NetworkSpec, loss: Loss, compute: Compute, memory_gb: float
         memory_gb: GiB that training may take.
 
     Returns:
-        What fits, and the GiB that its tensors will take.
+        What fits, and the GiB that it will take at most, workspaces included.
 
     Raises:
         UserError: nothing fits.
     """
     for way in _ways(compute):
-        gib = training_bytes(spec, loss, way) / GIB
-        if gib <= _USABLE_SHARE * memory_gb:
+        gib = gib_at_most(training_bytes(spec, loss, way), way.device)
+        if gib <= memory_gb:
             return way, gib
     raise UserError(
-        f"--memory_gb {memory_gb:g}: {spec} needs {gib / _USABLE_SHARE:.1f} GiB even with {way.precision} and "
-        "checkpointing; choose a smaller --input_shape, another --model or other --model_args"
+        f"--memory_gb {memory_gb:g}: {spec} needs {gib:.1f} GiB even with {way.precision} and checkpointing; "
+        "choose a smaller --input_shape, another --model or other --model_args"
     )
+
+
+def gib_at_most(counted_bytes: int, device: torch.device) -> float:
+    """What a step on a device takes in GiB when its tensors take so many bytes."""
+    counted_gib = counted_bytes / GIB
+    if device.type == "cpu":
+        return (1 + _CPU_SHARE_BEYOND) * counted_gib + _CPU_GIB_BEYOND
+    return (1 + _GPU_SHARE_BEYOND) * counted_gib
 
 
 @contextmanager

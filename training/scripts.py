@@ -65,7 +65,7 @@ def train_and_test(settings: Settings) -> None:
     spec = NetworkSpec(settings.model, 1, task.out_channels, settings.input_shape, settings.model_args)
     if settings.memory_gb is not None:
         compute, gib = fit_memory(spec, task.loss, compute, settings.memory_gb)
-        print(f"--memory_gb {settings.memory_gb:g}: {compute}; a step of {spec} takes {gib:.2f} GiB")
+        print(f"--memory_gb {settings.memory_gb:g}: {compute}; a step of {spec} takes {gib:.2f} GiB at most")
     network = spec.build().to(compute.device)
     expect_background(network, task.out_channels)
     if compute.checkpointing:

@@ -85,30 +85,27 @@ def test_counting_draws_no_random_numbers():
 
 @pytest.mark.parametrize("fastest", ["fp32", "bf16"])
 def test_the_fastest_way_that_fits_is_taken(monkeypatch, fastest):
-    """Bytes are made up here: a byte a patch, fp32 twice, without checkpointing thrice."""
+    """Sizes are made up here: a GiB a patch, twice that in fp32, thrice that without checkpointing."""
     monkeypatch.setattr(memory, "fastest_precision", lambda device: fastest)
 
     def bytes_of(spec, loss, way):
         return GIB * way.batch_size * (2 if way.precision == "fp32" else 1) * (1 if way.checkpointing else 3)
 
     monkeypatch.setattr(memory, "training_bytes", bytes_of)
+    monkeypatch.setattr(memory, "gib_at_most", lambda counted, device: counted / GIB)
     asked = replace(CPU, batch_size=4, accumulate=2)
 
     def found(memory_gb):
         way, gib = fit_memory(UNET, LOSS, asked, memory_gb)
-        assert gib <= 0.9 * memory_gb
+        assert gib <= memory_gb
         return way.precision, way.checkpointing, way.batch_size, way.accumulate
 
-    assert found(30) == ("fp32", False, 4, 2)
-    assert found(8) == ("fp32", False, 1, 8)
-    if fastest == "fp32":
-        assert found(4) == ("fp32", True, 1, 8)
-        assert found(2) == ("bf16", True, 1, 8)
-    else:
-        assert found(4) == ("bf16", False, 1, 8)
-        assert found(2) == ("bf16", True, 1, 8)
-    with pytest.raises(UserError, match=r"--memory_gb 1: UNet .* needs 1\.1 GiB even with bf16 and checkpointing"):
-        fit_memory(UNET, LOSS, asked, 1)
+    assert found(24) == ("fp32", False, 4, 2)
+    assert found(6) == ("fp32", False, 1, 8)
+    assert found(3) == (("fp32", True, 1, 8) if fastest == "fp32" else ("bf16", False, 1, 8))
+    assert found(1) == ("bf16", True, 1, 8)
+    with pytest.raises(UserError, match=r"--memory_gb 0\.5: UNet .* needs 1\.0 GiB even with bf16 and checkpointing"):
+        fit_memory(UNET, LOSS, asked, 0.5)
 
 
 def test_what_was_asked_for_is_kept():
@@ -118,11 +115,11 @@ def test_what_was_asked_for_is_kept():
 
 @pytest.mark.parametrize("name", ["UNet", "AttentionUNet3D", "SegFormer3D", "SwinUNetR"])
 def test_four_gib_hold_the_four_at_128(name, monkeypatch):
-    """On a GPU that computes in 16 bit, by count; SwinUNetR with the paper's feature size."""
+    """On a GPU that computes in 16 bit, by count and a tenth more; SwinUNetR with the paper's feature size."""
     monkeypatch.setattr(memory, "fastest_precision", lambda device: "fp16")
     cuda = Compute(torch.device("cuda"), "fp32")
     way, gib = fit_memory(NetworkSpec(name, 1, 1, (128, 128, 128)), LOSS, cuda, 4)
-    assert gib <= 3.6
+    assert gib <= 4
     assert way == (Compute(cuda.device, "fp16", checkpointing=True) if name == "SwinUNetR" else cuda)
 
 
