@@ -1,4 +1,4 @@
-"""What each architecture costs, as a table: python -m training.cost [--measure]"""
+"""What each architecture costs, as a table: python -m training.cost [--measure]."""
 
 from __future__ import annotations
 
