@@ -29,11 +29,12 @@ def predict(
     with compute.autocast():
         return predict_probabilities(
             network,
-            image_CXYZ.to(compute.device),
+            image_CXYZ,
             settings.input_shape,
             batch_size=compute.batch_size,
             overhang_vox=overhang_vox,
-        ).cpu()
+            device=compute.device,
+        )
 
 
 def test(task: Task, network: nn.Module, dataset: h5VerSe, settings: Settings, compute: Compute) -> MetricHandler:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -13,8 +14,10 @@ from utils.constants import HU_AIR, HU_PER_UNIT
 
 # Windows count most in their middle: a Gaussian of an eighth of the window's size (nnU-Net, Isensee et al. 2021).
 _SIGMA_SHARE = 1 / 8
-# A voxel that lies only in corners of windows still needs a weight well above float32's rounding.
-_LEAST_WEIGHT = 1e-3
+# A window in which nothing is denser holds no body, and is not worth a forward pass.
+_EMPTY_BELOW_HU = -500.0
+
+Shape = tuple[int, int, int]
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
@@ -34,52 +37,176 @@ def predict_probabilities(
     overlap: float = 0.5,
     batch_size: int = 1,
     overhang_vox: Sequence[int] = (0, 0, 0),
+    mirror: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Apply a network window by window and stitch its logits, weighted by a Gaussian.
 
+    Windows go up layer by layer, and what no further layer reaches is finished: beside the image and the answer, the
+    device holds the logits of one layer alone. Windows of nothing but air are taken for background unseen.
+
     Args:
-        network: (B, C, *window_shape) float to logits (B, K, *window_shape).
-        image_CXYZ: scaled image of any size, on the network's device; padded with air where smaller than a window.
+        network: (B, C, *window_shape) float to logits (B, K, *window_shape), on ``device``.
+        image_CXYZ: scaled image of any size, on the CPU; padded with air where smaller than a window.
         window_shape: (X, Y, Z) voxels.
-        overlap: least share of a window's side that its neighbour covers, 0 to below 1.
+        overlap: least share of a window's side that its neighbour covers, 0 to below 1. A network that sees no
+            farther than a quarter of it gives what it would give on the whole image.
         batch_size: windows in a forward pass.
         overhang_vox: voxels of air that windows see beyond each end along X, Y, Z, as patches did in training.
+        mirror: average with the answer to the image mirrored left–right.
+        device: where the network is.
 
     Returns:
-        (K, X, Y, Z) float32 in [0, 1]: the sigmoid where K = 1, the softmax over K otherwise.
+        (K, X, Y, Z) float32 in [0, 1] on the CPU: the sigmoid where K = 1, the softmax over K otherwise.
     """
     shape = image_CXYZ.shape[1:]
-    missing = [
-        max(window - size, 2 * overhang)
-        for window, size, overhang in zip(window_shape, shape, overhang_vox, strict=True)
-    ]
-    before = [n // 2 for n in missing]
-    widths = [(b, n - b) for b, n in zip(before, missing, strict=True)]
-    padding = [width for pair in reversed(widths) for width in pair]  # torch counts from the last axis
-    padded = torch.nn.functional.pad(image_CXYZ.float(), padding, value=HU_AIR / HU_PER_UNIT)
-
-    weight = _gaussian_weight(window_shape, image_CXYZ.device)
-    starts = list(product(*(window_starts(n, w, overlap) for n, w in zip(padded.shape[1:], window_shape, strict=True))))
-    windows = [tuple(slice(s, s + w) for s, w in zip(start, window_shape, strict=True)) for start in starts]
-    total: Tensor | None = None
-    total_weight = padded.new_zeros(padded.shape[1:])
-    for first in range(0, len(windows), batch_size):
-        batch = windows[first : first + batch_size]
-        logits_BKXYZ = network(torch.stack([padded[(slice(None), *window)] for window in batch])).float()
-        if total is None:
-            total = padded.new_zeros(logits_BKXYZ.shape[1], *padded.shape[1:])
-        for window, logits_KXYZ in zip(batch, logits_BKXYZ, strict=True):
-            total[(slice(None), *window)] += logits_KXYZ * weight
-            total_weight[window] += weight
-    assert total is not None
-    logits = total / total_weight
-    inside = tuple(slice(b, b + n) for b, n in zip(before, shape, strict=True))
-    logits = logits[(slice(None), *inside)]
-    return torch.sigmoid(logits) if logits.shape[0] == 1 else torch.softmax(logits, dim=0)
+    axes = [_Axis.cover(*sizes, overlap) for sizes in zip(shape, window_shape, overhang_vox, strict=True)]
+    layer = _Layer(axes, device)
+    probabilities = torch.empty(0)
+    for level, z in enumerate(axes[2].starts):
+        for places, windows_BCXYZ in _batches(image_CXYZ, axes, z, batch_size, layer.is_empty):
+            layer.add(places, level, _logits(network, windows_BCXYZ.to(device), mirror))
+        if not level:
+            probabilities = torch.empty(layer.classes, *shape)
+        end = axes[2].starts[level + 1] if z < axes[2].starts[-1] else z + axes[2].window
+        inside = slice(max(z, 0), min(max(end, 0), shape[2]))
+        finished = layer.pop(end - z)[:, axes[0].inside, axes[1].inside]
+        probabilities[..., inside] = finished[..., inside.start - z : inside.stop - z].cpu()
+    return probabilities
 
 
-def _gaussian_weight(shape: Sequence[int], device: torch.device) -> Tensor:
-    x, y, z = (
-        torch.exp(-0.5 * ((torch.arange(n, device=device) - (n - 1) / 2) / (n * _SIGMA_SHARE)) ** 2) for n in shape
-    )
-    return (x[:, None, None] * y[:, None] * z).clamp(min=_LEAST_WEIGHT)
+def _batches(
+    image_CXYZ: Tensor, axes: Sequence[_Axis], z: int, batch_size: int, even_the_first: bool
+) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
+    """Windows (B, C, *window) of a layer that hold a body, and their numbers along X and Y.
+
+    ``even_the_first``: without a body too, as it takes one answer to know how many classes there are.
+    """
+    places: list[tuple[int, int]] = []
+    windows: list[Tensor] = []
+    for i, j in product(range(len(axes[0].starts)), range(len(axes[1].starts))):
+        window = _window(image_CXYZ, (axes[0].starts[i], axes[1].starts[j], z), [axis.window for axis in axes])
+        if (even_the_first and i == j == 0) or float(window.max()) >= _EMPTY_BELOW_HU / HU_PER_UNIT:
+            places.append((i, j))
+            windows.append(window)
+        if len(windows) == batch_size:
+            yield places, torch.stack(windows)
+            places, windows = [], []
+    if windows:
+        yield places, torch.stack(windows)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Windows along one axis, in voxels of the image; the first may start before it, the last may end behind it.
+
+    Attributes:
+        size: of the image.
+        window: of a window.
+        starts: first voxels of the windows.
+        weights: (window,) float32 of each window.
+    """
+
+    size: int
+    window: int
+    starts: list[int]
+    weights: list[np.ndarray]
+
+    @classmethod
+    def cover(cls, size: int, window: int, overhang: int, overlap: float) -> _Axis:
+        """Windows that cover the image and what hangs over its ends."""
+        missing = max(window - size, 2 * overhang)
+        first = -(missing // 2)
+        starts = [first + start for start in window_starts(size + missing, window, overlap)]
+        offsets = (np.arange(window, dtype=np.float32) - (window - 1) / 2) / (window * _SIGMA_SHARE)
+        gaussian = np.exp(-0.5 * offsets**2)
+        # The rim of a window, where a network misses what lies beyond, is left to the neighbour, which has it inside.
+        rim = int(window * overlap / 4)
+        weights = []
+        for start in starts:
+            weight = gaussian.copy()
+            if start > starts[0]:
+                weight[:rim] = 0
+            if start < starts[-1]:
+                weight[window - rim :] = 0
+            weights.append(weight)
+        return cls(size, window, starts, weights)
+
+    @property
+    def first(self) -> int:
+        """First voxel of all windows."""
+        return self.starts[0]
+
+    @property
+    def covered(self) -> int:
+        """Voxels from the first window's beginning to the last one's end."""
+        return self.starts[-1] + self.window - self.starts[0]
+
+    @property
+    def inside(self) -> slice:
+        """The image among the covered voxels."""
+        return slice(-self.first, -self.first + self.size)
+
+
+class _Layer:
+    """Sums of weighted logits over all covered voxels in X and Y, and as many planes as a window is high."""
+
+    def __init__(self, axes: Sequence[_Axis], device: torch.device | str) -> None:
+        self.axes = axes
+        self.weights = [[torch.from_numpy(weight).to(device) for weight in axis.weights] for axis in axes]
+        self.weight_XYZ = torch.zeros(axes[0].covered, axes[1].covered, axes[2].window, device=device)
+        self.total_KXYZ: Tensor | None = None  # the first logits tell K
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no logits were added yet."""
+        return self.total_KXYZ is None
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return 0 if self.total_KXYZ is None else len(self.total_KXYZ)
+
+    def add(self, places: Sequence[tuple[int, int]], level: int, logits_BKXYZ: Tensor) -> None:
+        """Add the logits of windows, whose numbers along X and Y are ``places``, and along Z ``level``."""
+        if self.total_KXYZ is None:
+            self.total_KXYZ = self.weight_XYZ.new_zeros(logits_BKXYZ.shape[1], *self.weight_XYZ.shape)
+        x, y, _ = self.axes
+        for (i, j), logits_KXYZ in zip(places, logits_BKXYZ, strict=True):
+            weight = self.weights[0][i][:, None, None] * self.weights[1][j][:, None] * self.weights[2][level]
+            first_x, first_y = x.starts[i] - x.first, y.starts[j] - y.first
+            where = slice(first_x, first_x + x.window), slice(first_y, first_y + y.window)
+            self.total_KXYZ[(slice(None), *where)] += logits_KXYZ * weight
+            self.weight_XYZ[where] += weight
+
+    def pop(self, planes: int) -> Tensor:
+        """Probabilities (K, X, Y, planes) of the lowest planes, which leave the layer."""
+        assert self.total_KXYZ is not None
+        total, weight = self.total_KXYZ[..., :planes], self.weight_XYZ[..., :planes]
+        unseen = weight == 0
+        logits = total / weight.masked_fill(unseen, 1)
+        if len(logits) == 1:
+            probabilities = torch.sigmoid(logits).masked_fill(unseen, 0)
+        else:
+            probabilities = torch.softmax(logits, dim=0).masked_fill(unseen, 0)
+            probabilities[0].masked_fill_(unseen, 1)
+        self.total_KXYZ = torch.cat([self.total_KXYZ[..., planes:], torch.zeros_like(total)], dim=-1)
+        self.weight_XYZ = torch.cat([self.weight_XYZ[..., planes:], torch.zeros_like(weight)], dim=-1)
+        return probabilities
+
+
+def _window(image_CXYZ: Tensor, start: Shape, window_shape: Sequence[int]) -> Tensor:
+    """(C, *window_shape) from a start that may lie outside of the image; air where there is none."""
+    before = [max(-s, 0) for s in start]
+    behind = [max(s + w - n, 0) for s, w, n in zip(start, window_shape, image_CXYZ.shape[1:], strict=True)]
+    where = [slice(max(s, 0), max(s + w, 0)) for s, w in zip(start, window_shape, strict=True)]
+    window = image_CXYZ[(slice(None), *where)].float()
+    padding = [width for pair in reversed(list(zip(before, behind, strict=True))) for width in pair]
+    return torch.nn.functional.pad(window, padding, value=HU_AIR / HU_PER_UNIT) if any(padding) else window
+
+
+def _logits(network: Callable[[Tensor], Tensor], windows_BCXYZ: Tensor, mirror: bool) -> Tensor:
+    logits = network(windows_BCXYZ).float()
+    if mirror:
+        logits = (logits + network(windows_BCXYZ.flip(2)).float().flip(2)) / 2
+    return logits

@@ -25,27 +25,65 @@ def test_a_pointwise_network_gives_what_it_gives_on_the_whole(shape, batch_size)
     torch.testing.assert_close(found, torch.sigmoid(3 * image - 1))
 
 
-def test_a_local_network_gives_what_it_gives_on_the_whole_inside():
+@pytest.mark.parametrize("shape", [(30, 20, 70), (16, 16, 90), (5, 40, 33)], ids=str)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_local_network_gives_what_it_gives_on_the_whole(shape, batch_size):
+    """Two convolutions see 2 voxels far, less than a quarter of the overlap of 16; windows' rims see zeros instead."""
     torch.manual_seed(0)
-    network = nn.Conv3d(1, 3, 3, padding=1)
-    image = torch.randn(1, 30, 20, 26)
+    network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 3, 3, padding=1))
+    image = torch.randn(1, *shape)
+    before = [max(32 - size, 0) // 2 for size in shape]
+    behind = [max(32 - size, 0) - b for size, b in zip(shape, before, strict=True)]
+    padding = [width for pair in reversed(list(zip(before, behind, strict=True))) for width in pair]
     with torch.no_grad():
-        expected = torch.softmax(network(image[None])[0], dim=0)
-    # Windows' rims see zeros where the whole sees its neighbours; the Gaussian leaves little of that.
-    found = predict_probabilities(network, image, (16, 16, 16), overlap=0.75)
-    assert found.shape == expected.shape
-    torch.testing.assert_close(found.sum(dim=0), torch.ones(30, 20, 26))
-    assert (found - expected).abs().mean() < 0.02
+        logits = network(nn.functional.pad(image, padding, value=-1.0)[None])[0]
+    inside = (slice(None), *(slice(b, b + size) for b, size in zip(before, shape, strict=True)))
+    expected = torch.softmax(logits, dim=0)[inside]
+    found = predict_probabilities(network, image, (32, 32, 32), overlap=0.5, batch_size=batch_size)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_it_agrees_with_monai():
+def test_windows_rims_count_for_nothing_where_a_neighbour_is():
+    """MONAI's stitching lets a little of them through; both are the same where windows' rims see the truth."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 1, 3, padding=1))
+    network = nn.Conv3d(1, 1, 3, padding=1)
     image = torch.randn(1, 32, 32, 48)
     with torch.no_grad():
+        whole = torch.sigmoid(network(image[None])[0])
         theirs = sliding_window_inference(image[None], (16, 16, 16), 2, network, overlap=0.5, mode="gaussian")[0]
     found = predict_probabilities(network, image, (16, 16, 16), overlap=0.5, batch_size=2)
-    torch.testing.assert_close(found, torch.sigmoid(theirs), atol=2e-3, rtol=0)
+    assert (found - whole).abs().max() < 1e-5 < (torch.sigmoid(theirs) - whole).abs().max()
+    pointwise = nn.Conv3d(1, 1, 1)
+    with torch.no_grad():
+        theirs = sliding_window_inference(image[None], (16, 16, 16), 2, pointwise, overlap=0.5, mode="gaussian")[0]
+    torch.testing.assert_close(predict_probabilities(pointwise, image, (16, 16, 16)), torch.sigmoid(theirs))
+
+
+def test_air_is_background_unseen():
+    seen = []
+
+    def network(windows):
+        seen.append(windows)
+        return torch.cat([windows * 0, windows * 0 + 3], dim=1)  # everything is class 1
+
+    image = torch.full((1, 8, 8, 40), -1.0)
+    image[..., 30] = 0.4
+    found = predict_probabilities(network, image, (8, 8, 8))
+    assert found[1, ..., 30].min() > 0.9
+    assert (found[0, ..., 8:20] == 1).all() and (found[1, ..., 8:20] == 0).all()
+    assert sum(len(windows) for windows in seen) <= 4  # the first, and those that hold the body
+    torch.testing.assert_close(found.sum(dim=0), torch.ones(8, 8, 40))
+
+
+def test_mirroring_averages_with_the_mirrored_answer():
+    torch.manual_seed(0)
+    network = nn.Conv3d(1, 1, 3, padding=1)
+    image = torch.randn(1, 12, 8, 8)
+    with torch.no_grad():
+        mirrored = network(image[None].flip(2)).flip(2)
+        expected = torch.sigmoid((network(image[None]) + mirrored) / 2)[0]
+    found = predict_probabilities(network, image, (12, 8, 8), mirror=True)
+    torch.testing.assert_close(found, expected)
 
 
 def test_windows_see_air_beyond_the_ends():
