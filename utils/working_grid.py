@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -95,10 +96,139 @@ class WorkingGrid:
         back = nib.orientations.ornt_transform(ras, nib.io_orientation(self.source_affine))
         return np.ascontiguousarray(nib.apply_orientation(turned, back))
 
+    def forward_slabs(self, slabs: Iterable[tuple[int, np.ndarray]], fill: float) -> np.ndarray:
+        """``forward`` of a scan that comes in slabs, so that it never has to be in memory whole; linear, smoothed.
+
+        Args:
+            slabs: (first K, (I, J, k) numbers), which together are the scan in stored order.
+            fill: value outside the scan.
+
+        Returns:
+            (X, Y, Z) float32.
+        """
+        axes = self._stored_axes()
+        matrices = [_smoothing(axis.source_size, axis.scale, axis.to_working) for axis in axes]
+        working = np.zeros([axis.working_size for axis in axes], np.float32)
+        for first, slab in slabs:
+            along_k = matrices[2][:, first : first + slab.shape[2]]
+            reached = np.flatnonzero(along_k.any(axis=1))
+            if not len(reached):
+                continue
+            rows = slice(reached[0], reached[-1] + 1)
+            working[..., rows] += _along_axes((matrices[0], matrices[1], along_k[rows]), slab)
+        outside = [~axis.is_inside_source for axis in axes]
+        for axis, where in enumerate(outside):
+            working[(slice(None),) * axis + (where,)] = fill
+        return np.ascontiguousarray(working.transpose(np.argsort([axis.ras_axis for axis in axes])))
+
+    def undo_slabs(self, array: np.ndarray, thickness: int = 16) -> Iterator[tuple[int, np.ndarray]]:
+        """``undo`` by linear interpolation, slab by slab; 0 outside the working grid.
+
+        Args:
+            array: (X, Y, Z) numbers of the working grid.
+            thickness: slices along K in a slab.
+
+        Yields:
+            (first K, (I, J, k) float32), in the scan's stored order.
+        """
+        self._check(array, self.shape)
+        axes = self._stored_axes()
+        stored = np.asarray(array).transpose([axis.ras_axis for axis in axes])
+        matrices = [axis.to_source for axis in axes]
+        for first in range(0, axes[2].source_size, thickness):
+            along_k = matrices[2][first : first + thickness]
+            reached = np.flatnonzero(along_k.any(axis=0))
+            planes = slice(reached[0], reached[-1] + 1) if len(reached) else slice(0)
+            yield first, _along_axes((matrices[0], matrices[1], along_k[:, planes]), stored[..., planes])
+
+    def source_region(self, start: Sequence[int], stop: Sequence[int], margin_mm: float) -> tuple[slice, slice, slice]:
+        """The stored voxels (I, J, K) that a box of working voxels covers, and a margin around it, inside the scan."""
+        region = []
+        for axis in self._stored_axes():
+            margin = margin_mm / (self.spacing_mm[axis.ras_axis] / axis.scale)
+            low = axis.scale * (start[axis.ras_axis] - 0.5) + axis.offset - margin
+            high = axis.scale * (stop[axis.ras_axis] - 0.5) + axis.offset + margin
+            if axis.flipped:
+                low, high = axis.source_size - 1 - high, axis.source_size - 1 - low
+            first = int(np.clip(np.floor(low), 0, axis.source_size - 1))
+            region.append(slice(first, int(np.clip(np.ceil(high) + 1, first + 1, axis.source_size))))
+        return region[0], region[1], region[2]
+
+    def _stored_axes(self) -> list[_StoredAxis]:
+        """The axes I, J, K of the stored scan."""
+        return [
+            _StoredAxis(size, int(ras), flip < 0, self.shape[int(ras)], self.scale[int(ras)], self.offset[int(ras)])
+            for size, (ras, flip) in zip(self.source_shape, nib.io_orientation(self.source_affine), strict=True)
+        ]
+
     @staticmethod
     def _check(array: np.ndarray, shape: tuple[int, ...]) -> None:
         if array.shape != shape:
             raise ValueError(f"array of shape {array.shape} does not lie on a grid of shape {shape}")
+
+
+@dataclass(frozen=True)
+class _StoredAxis:
+    """One axis of the stored scan, and where it goes."""
+
+    source_size: int
+    ras_axis: int
+    flipped: bool
+    working_size: int
+    scale: float
+    offset: float
+
+    @property
+    def _position(self) -> np.ndarray:
+        """(working_size,) position of each working voxel in stored voxels."""
+        position = self.scale * np.arange(self.working_size) + self.offset
+        return self.source_size - 1 - position if self.flipped else position
+
+    @property
+    def is_inside_source(self) -> np.ndarray:
+        """(working_size,) bool: whether a working voxel lies in the scan."""
+        return _is_inside(self._position, self.source_size)
+
+    @property
+    def to_working(self) -> np.ndarray:
+        """(working_size, source_size) linear interpolation of stored voxels; 0 outside."""
+        return _interpolation(self._position, self.source_size)
+
+    @property
+    def to_source(self) -> np.ndarray:
+        """(source_size, working_size) linear interpolation of working voxels; 0 outside."""
+        index = np.arange(self.source_size)
+        ras_index = self.source_size - 1 - index if self.flipped else index
+        return _interpolation((ras_index - self.offset) / self.scale, self.working_size)
+
+
+def _is_inside(position: np.ndarray, size: int) -> np.ndarray:
+    return (position >= -0.5) & (position <= size - 0.5)  # a voxel reaches half its width beyond its centre
+
+
+def _interpolation(position: np.ndarray, size: int) -> np.ndarray:
+    """(len(position), size) float32 weights of linear interpolation; rows of zeros outside."""
+    inside = np.clip(position, 0, size - 1)
+    low = np.minimum(inside.astype(int), max(size - 2, 0))
+    share = inside - low
+    matrix = np.zeros((len(position), size), np.float32)
+    rows = np.arange(len(position))
+    matrix[rows, low] = 1 - share
+    matrix[rows, np.minimum(low + 1, size - 1)] += share
+    matrix[~_is_inside(position, size)] = 0
+    return matrix
+
+
+def _smoothing(size: int, scale: float, interpolation: np.ndarray) -> np.ndarray:
+    """Smoothing of an axis by ``_smooth``'s Gaussian, then its interpolation, as one matrix."""
+    return interpolation @ _smooth(np.eye(size, dtype=np.float32), np.array([scale, 1.0]))
+
+
+def _along_axes(matrices: Sequence[np.ndarray], array: np.ndarray) -> np.ndarray:
+    """Multiply each axis of a 3D array by its matrix."""
+    first = np.tensordot(matrices[0], array.astype(np.float32, copy=False), axes=(1, 0))
+    second = np.tensordot(first, matrices[1], axes=(1, 1))  # the second axis is now the last
+    return np.tensordot(second, matrices[2], axes=(1, 1))
 
 
 def _ras_shape_and_spacing(source_shape, source_affine) -> tuple[np.ndarray, np.ndarray]:

@@ -120,3 +120,49 @@ def test_real_labels_survive_the_way_to_1_mm_and_back(real_scans):
         grid = WorkingGrid.isotropic(mask.shape, image.affine, 1.0)
         back = grid.undo(grid.forward(mask, fill=0, nearest=True), fill=0, nearest=True)
         assert dice(back > 0, mask > 0) > 0.97
+
+
+def slabs(array, thickness):
+    return ((first, array[..., first : first + thickness]) for first in range(0, array.shape[2], thickness))
+
+
+GRIDS = {
+    "isotropic": lambda affine: WorkingGrid.isotropic(SHAPE, affine, 1.0),
+    "coarse": lambda affine: WorkingGrid.isotropic(SHAPE, affine, 2.5),
+    "view": lambda affine: WorkingGrid.view(SHAPE, affine, (16, 16, 32)),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("codes", ORIENTATIONS[::5])
+@pytest.mark.parametrize("thickness", [1, 16, 100])
+def test_slabs_give_what_the_whole_gives(grid, codes, thickness):
+    affine = make_affine(codes, (0.7, 0.9, 3), oblique=True)
+    image = blob(affine)
+    grid = GRIDS[grid](affine)
+    whole = grid.forward(image.astype(np.float32), fill=-1000)
+    in_slabs = grid.forward_slabs(slabs(image, thickness), fill=-1000)
+    np.testing.assert_allclose(in_slabs, whole, atol=0.5)
+
+    heat = np.random.default_rng(0).random(grid.shape).astype(np.float32)
+    back = np.concatenate([slab for _, slab in grid.undo_slabs(heat, thickness)], axis=2)
+    np.testing.assert_allclose(back, grid.undo(heat, fill=0), atol=1e-3)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS[::5])
+@pytest.mark.parametrize("margin_mm", [0.0, 6.0])
+def test_a_source_region_is_the_box_in_stored_voxels(codes, margin_mm):
+    affine = make_affine(codes, (0.7, 0.9, 3), oblique=True)
+    grid = WorkingGrid.view(SHAPE, affine, (16, 16, 32))
+    start, stop = np.array([5, 7, 12]), np.array([11, 10, 20])
+    region = grid.source_region(start, stop, margin_mm)
+    index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1)
+    working = nib.affines.apply_affine(np.linalg.inv(grid.affine) @ affine, index)
+    margin = margin_mm / grid.spacing_mm
+    in_box = ((working >= start - 0.5 - margin) & (working <= stop - 0.5 + margin)).all(axis=-1)
+    in_region = np.zeros(SHAPE, bool)
+    in_region[region] = True
+    assert not (in_box & ~in_region).any()
+    where = np.argwhere(in_box)  # and it is tight, to a voxel
+    tight = [slice(low - 1, high + 2) for low, high in zip(where.min(axis=0), where.max(axis=0), strict=True)]
+    assert all(r.start >= t.start and r.stop <= t.stop for r, t in zip(region, tight, strict=True))
