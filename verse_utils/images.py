@@ -48,7 +48,7 @@ def open_image(path: Path) -> nib.Nifti1Image:
     except _READ_ERRORS as error:
         raise UserError(f"{path}: can't be read as an image ({_reason(error)}); fetch the file again") from None
     if image.ndim == 4 and image.shape[3] == 1:
-        image = image.slicer[..., 0]
+        image = type(image)(nib.arrayproxy.reshape_dataobj(image.dataobj, image.shape[:3]), image.affine, image.header)
     if image.ndim != 3:
         raise UserError(f"{path}: has {image.ndim} axes {image.shape}, not 3; give a single volume")
     if min(image.shape) < 1:
@@ -56,9 +56,18 @@ def open_image(path: Path) -> nib.Nifti1Image:
     if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
         raise UserError(f"{path}: voxels are {image.get_data_dtype()}, not numbers in HU; give a greyscale CT")
     affine = image.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6 or _lacks_spacing(image):
         raise UserError(f"{path}: its header gives no grid (a spacing of zero or NaN); repair the header")
     return image
+
+
+def _lacks_spacing(image: Any) -> bool:
+    """Whether a NIfTI's grid hangs on a spacing that is stored as 0, which nibabel takes for 1 mm without a word."""
+    if not isinstance(image, nib.Nifti1Pair) or image.header["sform_code"] > 0:
+        return False
+    with image.file_map["header" if "header" in image.file_map else "image"].get_prepare_fileobj("rb") as file:
+        stored = type(image.header).from_fileobj(file, check=False)
+    return not (stored["pixdim"][1:4] > 0).all()
 
 
 def check_same_grid(image: nib.Nifti1Image, mask: nib.Nifti1Image, image_path: Path, mask_path: Path) -> None:
@@ -89,7 +98,7 @@ def read_case(case: Case) -> CaseImages:
     """Read and check a case's CT and mask. Raises UserError naming the file and the remedy."""
     image, mask = open_image(case.image_path), open_image(case.mask_path)
     check_same_grid(image, mask, case.image_path, case.mask_path)
-    return CaseImages(_read_hu(image, case.image_path), _read_label(mask, case.mask_path), image.affine)
+    return CaseImages(_read_hu(image, case.image_path), _to_labels(mask, case.mask_path), image.affine)
 
 
 def read_hu(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -99,20 +108,35 @@ def read_hu(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_hu(image: nib.Nifti1Image, path: Path) -> np.ndarray:
-    values = _voxels(image, path)
+    values = read_voxels(image.dataobj, path)
+    values_hu = to_hu(values, path)
+    check_varies(values.min(), values.max(), path)
+    return values_hu
+
+
+def to_hu(values: np.ndarray, path: Path) -> np.ndarray:
+    """Round and clip stored values to int16 HU, of any shape. Raises UserError for NaN and infinity."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UserError(f"{path}: holds NaN or infinite values; export the CT again")
-    low, high = values.min(), values.max()
-    if low == high:
-        raise UserError(f"{path}: constant, every voxel is {low:g}; export the CT again")
     if values.dtype != np.int16:
         limits = np.iinfo(np.int16)
         values = np.clip(np.rint(values), limits.min, limits.max).astype(np.int16)
     return values
 
 
-def _read_label(mask: nib.Nifti1Image, path: Path) -> np.ndarray:
-    values = _voxels(mask, path)
+def check_varies(low: float, high: float, path: Path) -> None:
+    """Raise UserError where a CT's lowest value is its highest."""
+    if low == high:
+        raise UserError(f"{path}: constant, every voxel is {low:g}; export the CT again")
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a mask: (I, J, K) uint8 raw VerSe labels without sacrum and coccyx. Raises UserError."""
+    return _to_labels(open_image(path), path)
+
+
+def _to_labels(mask: nib.Nifti1Image, path: Path) -> np.ndarray:
+    values = read_voxels(mask.dataobj, path)
     if values.dtype.kind == "f":  # VerSe's masks are often float64
         rounded = np.rint(values)
         if not np.allclose(values, rounded, atol=1e-3):  # also False for NaN
@@ -125,9 +149,10 @@ def _read_label(mask: nib.Nifti1Image, path: Path) -> np.ndarray:
     return label
 
 
-def _voxels(image: nib.Nifti1Image, path: Path) -> np.ndarray:
+def read_voxels(dataobj: Any, path: Path, index: tuple = ()) -> np.ndarray:
+    """Read the voxels at an index (all of them by default) from an image's ``dataobj``. Raises UserError."""
     try:
-        return np.asanyarray(image.dataobj)
+        return np.asanyarray(dataobj[index])
     except _READ_ERRORS as error:
         raise UserError(f"{path}: voxels can't be read ({_reason(error)}); fetch the file again") from None
 
