@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from utils.constants import HEATMAP_SHAPE, HU_AIR, SEGMENTATION_SPACING_MM
 from utils.misc import OneLineParser, run_command
+from utils.pool import run_all
 from verse_utils.cases import Case, find_cases
 from verse_utils.errors import UserError
 
@@ -53,6 +54,7 @@ def preprocess(
     workers: int | None = None,
     exclude: Iterable[str] = (),
     pictures: bool = True,
+    scheduler: str | None = None,
 ) -> Path:
     """Write every case of a VerSe folder to an H5; cases that are there already are kept.
 
@@ -64,19 +66,23 @@ def preprocess(
         workers: processes; one per core by default.
         exclude: ids or subjects to leave out.
         pictures: save a picture of each case.
+        scheduler: address of a Dask scheduler whose workers do the work instead; see ``utils.pool.run_all``. They must
+            see ``root`` and ``output`` at the same paths.
 
     Returns:
-        Path of the H5.
+        Path of the H5; absolute with a scheduler.
 
     Raises:
-        UserError: nothing usable found, or cases that can't be read. Then no H5 is written; finished cases are kept
-            for the next run.
+        UserError: nothing usable found, cases that can't be read, or workers that can't work. Then no H5 is written;
+            finished cases are kept for the next run.
     """
     from tqdm import tqdm
 
     from utils.h5_cases import write_links
     from verse_utils.images import check_case
 
+    if scheduler is not None:  # its workers run in other folders
+        root, output = root.resolve(), output.resolve()
     cases = find_cases(root, edition, exclude)
     for case in cases:  # what headers can tell is told before any work
         check_case(case)
@@ -84,7 +90,7 @@ def preprocess(
     work = partial(_preprocess_case, settings=settings, h5_path=h5_path, pictures=pictures)
     failures = []
     with tqdm(total=len(cases), desc=f"{settings.task} H5", unit="case") as progress:
-        for failure in _run(work, cases, workers or os.cpu_count() or 1):
+        for failure in run_all(work, cases, workers or os.cpu_count() or 1, scheduler):
             failures += [failure] if failure else []
             progress.update()
     if failures:
@@ -92,21 +98,19 @@ def preprocess(
         _remove_empty_folders(h5_path.with_suffix(".pictures"))
         _remove_empty_folders(output)
         raise UserError("; ".join(failures))
+    if scheduler is not None:
+        _check_written(h5_path, cases)
     write_links(h5_path, settings.task, settings.as_dict(), [(case.split, case.case_id) for case in cases])
     return h5_path
 
 
-def _run(work: Callable[[Case], str | None], cases: list[Case], workers: int) -> Iterable[str | None]:
-    """Results of ``work`` in the order in which they finish."""
-    if workers == 1 or len(cases) == 1:
-        yield from map(work, cases)
-        return
-    from multiprocessing import get_context
+def _check_written(h5_path: Path, cases: Iterable[Case]) -> None:
+    """Raise UserError where workers wrote to folders of their own machines."""
+    from utils.h5_cases import case_file
 
-    # Spawned, as a fork of a process in which torch runs threads can hang.
-    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(work, case) for case in cases]):
-            yield future.result()
+    for path in (case_file(h5_path, case.split, case.case_id) for case in cases):
+        if not path.exists():
+            raise UserError(f"{path}: written by a worker but not there; --output must be a folder that all share")
 
 
 def _preprocess_case(case: Case, settings: Settings, h5_path: Path, pictures: bool) -> str | None:
@@ -114,7 +118,10 @@ def _preprocess_case(case: Case, settings: Settings, h5_path: Path, pictures: bo
     from utils.h5_cases import case_file, is_written
 
     path = case_file(h5_path, case.split, case.case_id)
-    source = {file.name: file.stat().st_size for file in (case.image_path, case.mask_path)}
+    try:
+        source = {file.name: file.stat().st_size for file in (case.image_path, case.mask_path)}
+    except FileNotFoundError as error:  # as check_case found it, the likely reason is another machine
+        return f"{error.filename}: not there on {platform.node()}; workers of --scheduler must see the same files"
     if is_written(path, settings.as_dict(), source):
         return None
     try:
@@ -174,6 +181,12 @@ def parse_arguments() -> argparse.Namespace:
         help="voxels of the heatmap's view (default 64 64 128)",
     )
     add("--workers", type=int, help="processes (default: one per core)")
+    add(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="running Dask scheduler (tcp://HOST:PORT) that gets the cases instead of --workers; it and its workers "
+        "must have this project installed and see the same files",
+    )
     add("--exclude", nargs="+", default=(), metavar="ID", help="case ids or subjects to leave out")
     add("--download", action="store_true", help="fetch the edition into --data_path where it is missing")
     arguments = parser.parse_args()
@@ -193,9 +206,20 @@ def main() -> None:
         raise UserError(f"{arguments.data_path}: no such folder; correct it, or pass --download to fetch VerSe there")
     for task in TASKS if arguments.task == "both" else (arguments.task,):
         settings = Settings(task, shape=tuple(arguments.input_shape))
-        root, edition = arguments.data_path, arguments.dataset_edition
-        print(preprocess(root, edition, settings, arguments.output, arguments.workers, arguments.exclude))
+        path = preprocess(
+            arguments.data_path,
+            arguments.dataset_edition,
+            settings,
+            arguments.output,
+            arguments.workers,
+            arguments.exclude,
+            scheduler=arguments.scheduler,
+        )
+        print(path)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    # Imported by its name: workers on other machines can't import anything of __main__.
+    from preprocessing import main as main_by_name
+
+    run_command(main_by_name)

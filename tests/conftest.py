@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +46,47 @@ def heatmap_h5(phantom_root, tmp_path_factory) -> Path:
     """The phantoms in views of 16×16×32."""
     output = tmp_path_factory.mktemp("heatmap")
     return preprocess(phantom_root, 19, Settings("heatmap", shape=(16, 16, 32)), output, workers=1, pictures=False)
+
+
+@pytest.fixture(scope="session")
+def dask_scheduler(tmp_path_factory) -> Iterator[str]:
+    """Address of a Dask scheduler with two workers, processes that run in a folder of their own."""
+    distributed = pytest.importorskip("distributed")
+    folder = tmp_path_factory.mktemp("dask")
+    scheduler_file = folder / "scheduler.json"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_TEMPORARY_DIRECTORY": str(folder)}
+    processes = []
+
+    def start(module: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", str(scheduler_file)]
+        with (folder / f"{len(processes)}.log").open("wb") as log:
+            processes.append(
+                subprocess.Popen(
+                    [*command, "--host", "127.0.0.1", *arguments],
+                    cwd=folder,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # so that the workers' own children end with them
+                )
+            )
+
+    try:
+        start("dask_scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        for _ in range(2):
+            start("dask_worker", "--nthreads", "1", "--no-dashboard")
+        deadline = time.monotonic() + 60
+        while not scheduler_file.exists() or not scheduler_file.read_text().endswith("}"):
+            assert time.monotonic() < deadline, (folder / "0.log").read_text()
+            time.sleep(0.05)
+        address = json.loads(scheduler_file.read_text())["address"]
+        with distributed.Client(address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield address
+    finally:
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """preprocessing.py as its users run it: whole data sets, broken ones, and a second run."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import pytest
 
 from utils.h5_cases import H5Cases
 from verse_utils.cases import find_cases
+from verse_utils.errors import UserError
 from verse_utils.images import read_case
 
 SEGMENTATION = ("preprocessing.py", "--data_path", "verse", "--task", "segmentation", "--workers", 1)
@@ -55,6 +57,52 @@ def test_a_stored_case_is_the_scan_at_1_mm(phantom_root, tmp_path):
     np.testing.assert_array_equal(grid.undo(label, fill=0, nearest=True), source.label)
     assert np.abs(grid.undo(image_hu, fill=-1000).astype(int) - source.image_hu).mean() < 15  # linear twice
     assert set(np.unique(label)) == set(np.unique(source.label))
+
+
+def _content(h5_path: Path) -> dict:
+    """Everything that an H5 and its cases hold."""
+    content = {}
+    for path in (h5_path, *sorted(h5_path.with_suffix(".cases").rglob("*.h5"))):
+        with h5py.File(path) as file:
+            file.visititems(
+                lambda name, item, place=path.stem: content.update(
+                    {
+                        (place, name): (
+                            {key: np.asarray(value).tolist() for key, value in item.attrs.items()},
+                            item[()].tobytes() if isinstance(item, h5py.Dataset) else sorted(item),
+                        )
+                    }
+                )
+            )
+    return content
+
+
+def test_the_workers_of_a_scheduler_write_the_same(root, heatmap_h5, tmp_path, run_script, dask_scheduler):
+    arguments = ("--data_path", "verse", "--task", "heatmap", "--input_shape", 16, 16, 32, "--output", "out")
+    scheduler = ("--scheduler", dask_scheduler)
+    result = run_script("preprocessing.py", *arguments, *scheduler, cwd=tmp_path, process=True)
+    assert result.returncode == 0, result.stderr
+    assert "distributed" not in result.stderr, result.stderr
+    path = tmp_path / "out" / "verse_verse19_heatmap_16x16x32.h5"
+    assert Path(result.stdout.strip()) == path.resolve()
+    assert len(list(path.with_suffix(".pictures").glob("*.png"))) == 4
+    content = _content(path)
+    assert len(content) > 4
+    # Names of files begin with the names of folders, which differ.
+    assert [*content.values()] == [*_content(heatmap_h5).values()]
+
+
+def test_workers_that_see_other_files_are_one_line(phantom_root, tmp_path, monkeypatch):
+    import preprocessing
+    from preprocessing import Settings, _preprocess_case, preprocess
+
+    case = replace(find_cases(phantom_root, 19)[0], image_path=Path("/elsewhere/a_ct.nii.gz"))
+    settings = Settings("segmentation")
+    assert "must see the same files" in _preprocess_case(case, settings, tmp_path / "a.h5", pictures=False)
+    monkeypatch.setattr(preprocessing, "run_all", lambda work, cases, *_: [None] * len(cases))
+    with pytest.raises(UserError, match="--output must be a folder that all share"):
+        preprocess(phantom_root, 19, settings, tmp_path / "out", scheduler="tcp://127.0.0.1:8786")
+    assert not list(tmp_path.rglob("*.h5"))
 
 
 def _ct(root: Path) -> Path:
