@@ -56,7 +56,7 @@ def main() -> None:
 
 def overfit(name: str, task: SegmentationTask, image: torch.Tensor, target: torch.Tensor) -> tuple[int, float, float]:
     """Train on one patch until its mask, as inference would give it, is right enough: steps, seconds, Dice."""
-    compute = find_compute(task.settings)
+    compute = find_compute(task.settings.device, task.settings.precision)
     torch.manual_seed(0)
     network = NetworkSpec(name, 1, 1, task.settings.input_shape).build().to(compute.device)
     expect_background(network, 1)

@@ -54,7 +54,7 @@ def main() -> None:
     saved = checkpoint["settings"]
     restored = {"data_path": Path(saved["data_path"]), "input_shape": checkpoint["network"].input_shape}
     settings = Settings(**{**saved, **restored})  # JSON has neither paths nor tuples
-    task, compute = SegmentationTask(settings), find_compute(settings)
+    task, compute = SegmentationTask(settings), find_compute(settings.device, settings.precision)
     network = checkpoint["network"].build().to(compute.device)
     network.load_state_dict(checkpoint["weights"])
     dataset = task.dataset(settings.data_path, "test")

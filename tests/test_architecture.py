@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A module may import from its own layer and from those below (further right).
 LAYERS = (
+    ("inference",),
     ("training",),
     ("dataloader", "preprocessing"),
     ("data_transforms", "metrics"),
@@ -51,7 +52,7 @@ def test_imports_point_one_way(path):
         return
     allowed = {name for name, level in LEVEL.items() if level > LEVEL[own]}
     allowed |= {"preprocessing"} if own == "dataloader" else set()
-    allowed |= {"networks"} if own == "training" else set()
+    allowed |= {"networks"} if own in ("training", "inference") else set()
     assert others <= allowed
     if own == "verse_utils":
         assert not imported(path) & {"torch", "torchio", "monai", "scipy"}
@@ -64,7 +65,16 @@ def test_every_package_is_installed():
         assert f'"{name}"' in listed
 
 
-@pytest.mark.parametrize("script", ["preprocessing.py", "training/train_heatmap.py", "training/train_segmentation.py"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "preprocessing.py",
+        "inference.py",
+        "training/train_heatmap.py",
+        "training/train_segmentation.py",
+        "training/cost.py",
+    ],
+)
 def test_help_loads_no_heavy_library(script):
     code = f"""
 import runpy, sys

@@ -76,6 +76,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def find_checkpoint(run: Path, runs: Path) -> Path:
+    """The checkpoint of a file, of a run's folder, or of a run's name in the folder of the runs."""
+    for folder in (run, runs / run):
+        if folder.is_dir():
+            return folder / "best.pt"
+    return run
+
+
 def load_weights(path: Path, spec: NetworkSpec, network: nn.Module) -> None:
     """Load a checkpoint's weights into a network of the same plan; the input shape may differ.
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from training.arguments import Settings
 from verse_utils.errors import UserError
 
 _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -45,20 +44,23 @@ class Compute:
         return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def find_compute(settings: Settings) -> Compute:
-    """What ``--device`` and ``--precision`` ask for. Raises UserError where it can't be had.
+def find_compute(device_name: str, precision: str) -> Compute:
+    """What ``--device`` and ``--precision`` ask for; "auto" is the best there is.
+
+    Raises:
+        UserError: it can't be had.
 
     Warns:
         UserWarning: bf16 was asked of a processor that has to emulate it.
     """
-    device = _find_device(settings.device)
+    device = _find_device(device_name)
     fastest = fastest_precision(device)
-    precision = fastest if settings.precision == "auto" else settings.precision
+    precision = fastest if precision == "auto" else precision
     if device.type == "cpu" and precision == "fp16":
         raise UserError("--precision fp16: needs a GPU; use auto, bf16 or fp32 on a CPU")
     if device.type == "cpu" and precision == "bf16" != fastest:
         warnings.warn("--precision bf16: this CPU emulates it, many times slower than fp32; use auto", stacklevel=2)
-    return Compute(device, precision, settings.checkpointing, settings.batch_size, settings.accumulate)
+    return Compute(device, precision)
 
 
 def fastest_precision(device: torch.device) -> str:

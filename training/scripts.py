@@ -11,7 +11,7 @@ import math
 import platform
 import time
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,12 @@ from networks.checkpointing import checkpoint_blocks
 from networks.network import Network
 from preprocessing import preprocess
 from training.arguments import Settings
-from training.checkpoints import NetworkSpec, load_checkpoint, load_weights, save_checkpoint
+from training.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from training.compute import Compute, find_compute
 from training.evaluation import predict, test, test_metrics_path
 from training.memory import fit_memory, limit_memory
 from training.tasks import TASKS, Task
+from utils.constants import HU_PER_UNIT, HU_RANGE
 from utils.misc import write_json, written_aside
 from utils.visualize import draw_curves, save_figure
 from verse_utils.errors import UserError
@@ -59,7 +60,12 @@ class Progress:
 
 def train_and_test(settings: Settings) -> None:
     """Train a network as told, or go on with a run that was cut off, then test its best epoch on whole scans."""
-    compute = find_compute(settings)
+    compute = replace(
+        find_compute(settings.device, settings.precision),
+        checkpointing=settings.checkpointing,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+    )
     torch.manual_seed(settings.seed)
     task = TASKS[settings.task](settings)
     spec = NetworkSpec(settings.model, 1, task.out_channels, settings.input_shape, settings.model_args)
@@ -77,7 +83,7 @@ def train_and_test(settings: Settings) -> None:
         if not len(datasets[split]):
             raise UserError(f"{h5_path}: no {split} cases; add some and run preprocessing.py again")
     if settings.init_from is not None:
-        load_weights(_checkpoint_path(settings.init_from, settings), spec, network)
+        load_weights(find_checkpoint(settings.init_from, settings.output), spec, network)
 
     write_config(settings, compute)
     with limit_memory(spec, compute.device, settings.memory_gb):
@@ -131,6 +137,9 @@ def fit(
     progress = resume(spec, network, parts, settings)
     logger = _wandb_run(settings)
     shown = _subject_to_show(task, datasets["validation"])
+    # What inference must give the network, told by the checkpoint alone.
+    scaling = {"hu_range": list(HU_RANGE), "hu_per_unit": HU_PER_UNIT}
+    network_input = {**datasets["training"].store.settings, **scaling}
 
     while not progress.is_over(settings):
         started = time.monotonic()
@@ -147,8 +156,9 @@ def fit(
         }
         _advance(progress, row, score)
         if progress.epochs_since_best == 0:
-            save_checkpoint(settings.run_folder / "best.pt", spec, network, settings.as_dict(), epoch=progress.epoch)
-        _save_last(spec, network, parts, progress, settings)
+            best = {"input": network_input, "epoch": progress.epoch}
+            save_checkpoint(settings.run_folder / "best.pt", spec, network, settings.as_dict(), **best)
+        _save_last(spec, network, parts, progress, settings, network_input)
         _write_csv(settings.run_folder / "metrics.csv", progress.history)
         _save_picture(task, network, shown, progress.epoch, settings, compute)
         print(" · ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items()))
@@ -254,7 +264,12 @@ def resume(spec: NetworkSpec, network: nn.Module, parts: dict[str, Any], setting
 
 
 def _save_last(
-    spec: NetworkSpec, network: nn.Module, parts: dict[str, Any], progress: Progress, settings: Settings
+    spec: NetworkSpec,
+    network: nn.Module,
+    parts: dict[str, Any],
+    progress: Progress,
+    settings: Settings,
+    network_input: dict[str, Any],
 ) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     save_checkpoint(
@@ -263,6 +278,7 @@ def _save_last(
         network,
         settings.as_dict(),
         **state,
+        input=network_input,
         generator=torch.get_rng_state(),
         progress=vars(progress),
     )
@@ -332,14 +348,6 @@ def _write_csv(path: Path, history: list[dict[str, float]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()
         writer.writerows(history)
-
-
-def _checkpoint_path(run: Path, settings: Settings) -> Path:
-    """A checkpoint by its file, its run's folder, or its run's name."""
-    for folder in (run, settings.output / run):
-        if folder.is_dir():
-            return folder / "best.pt"
-    return run
 
 
 def _wandb_run(settings: Settings) -> Any:

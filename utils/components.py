@@ -41,9 +41,18 @@ def without_small_blobs(probabilities_KXYZ: Tensor, spacing_mm: Sequence[float],
     Returns:
         (K, X, Y, Z) float.
     """
+    return _keep_blobs(probabilities_KXYZ, least_vox=least_mm3 / float(np.prod(spacing_mm)))
+
+
+def only_largest_blob(probabilities_KXYZ: Tensor) -> Tensor:
+    """Turn every blob of foreground but the largest into background; arguments as of ``without_small_blobs``."""
+    return _keep_blobs(probabilities_KXYZ, least_share=1.0)
+
+
+def _keep_blobs(probabilities_KXYZ: Tensor, **which: float) -> Tensor:
     single = probabilities_KXYZ.shape[0] == 1
     foreground = probabilities_KXYZ[0] > 0.5 if single else probabilities_KXYZ.argmax(dim=0) > 0
-    kept = large_components(foreground.numpy(), least_mm3 / float(np.prod(spacing_mm)))
+    kept = large_components(foreground.numpy(), **which)
     dropped = foreground & ~torch.from_numpy(kept)
     cleaned = probabilities_KXYZ.masked_fill(dropped, 0.0)
     if not single:

@@ -91,6 +91,33 @@ def _draw_plane(ax: Axes, image_hu, spacing_mm, axis: int, index: int, overlays:
     ax.set_yticks([])
 
 
+def draw_mask(image_hu: np.ndarray, spacing_mm: Sequence[float], mask: np.ndarray, title: str) -> Figure:
+    """Draw a found mask: three planes through it, and the scan's projection from the front, all with its outline.
+
+    Args:
+        image_hu: (X, Y, Z), HU.
+        spacing_mm: along X, Y, Z.
+        mask: (X, Y, Z) bool.
+        title: of the whole picture.
+    """
+    from matplotlib.figure import Figure
+
+    where = planes_through(mask)
+    extents_mm = np.array(image_hu.shape) * np.array(spacing_mm)
+    widths = [extents_mm[1], extents_mm[0], extents_mm[0], extents_mm[0]]
+    height = min(max(12.0 * max(extents_mm[2], extents_mm[1]) / sum(widths), 2.0), 12.0) + 0.5
+    figure = Figure(figsize=(12, height), layout="constrained")
+    axes = figure.subplots(1, 4, gridspec_kw={"width_ratios": widths})
+    figure.suptitle(title, fontsize=10)
+    for (plane, axis), ax in zip(_PLANES, axes, strict=False):
+        _draw_plane(ax, image_hu, spacing_mm, axis, where[axis], {PREDICTION_COLOUR: mask})
+        ax.set_title(plane, fontsize=8)
+    front = image_hu.max(axis=1, keepdims=True), mask.max(axis=1, keepdims=True)
+    _draw_plane(axes[3], front[0], spacing_mm, 1, 0, {PREDICTION_COLOUR: front[1]})
+    axes[3].set_title("projection", fontsize=8)
+    return figure
+
+
 def draw_curves(history: Sequence[Mapping[str, float]], score_name: str) -> Figure:
     """Draw losses and the validation score over epochs."""
     from matplotlib.figure import Figure

@@ -7,6 +7,7 @@ from typing import Any
 import torchio as tio
 
 from utils.constants import HU_PER_UNIT, HU_RANGE
+from utils.intensity import scale_hu
 
 
 class ScaleHU(tio.IntensityTransform):
@@ -31,5 +32,5 @@ class ScaleHU(tio.IntensityTransform):
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
         """``image`` becomes float32."""
         image = subject["image"]
-        image.set_data(image.data.float().clamp(*self.hu_range) / self.hu_per_unit)
+        image.set_data(scale_hu(image.data, self.hu_range, self.hu_per_unit))
         return subject

@@ -1,0 +1,418 @@
+"""CT in, vertebra mask on the same grid out.
+
+From a shell: ``python inference.py --input SCAN … --output FOLDER --segmentation_model RUN --heatmap_model RUN``.
+From Python::
+
+    models = load_models(Path("trained_models/segmenter"), Path("trained_models/localiser"))
+    mask = segment("scan.nii.gz", models).mask  # (I, J, K) uint8 on the scan's own grid
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from utils.constants import HU_AIR, LEAST_BLOB_MM3
+from utils.misc import OneLineParser, run_command, write_json
+from verse_utils.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from training.trained_model import TrainedModel
+    from utils.scans import Scan, ScanSource
+
+POSTPROCESSING = ("blobs", "largest", "none")
+# The localiser's view is coarse, and its box may cut into a vertebra at the ends.
+MARGIN_MM = 20.0
+# Bytes of memory for each voxel of a scan that is searched whole: its HU, the network's input and answer, the mask.
+_BYTES_PER_VOXEL = 11
+# Scans of fewer voxels are small for any machine that runs a network.
+_WORTH_A_WORD_VOXELS = 3e8
+
+
+@dataclass(frozen=True)
+class Options:
+    """How scans are segmented.
+
+    Attributes:
+        margin_mm: around the localiser's box.
+        overlap: least share of a window's side that its neighbour covers.
+        batch_size: windows in a forward pass.
+        tta: average with the mirrored image's answer (test-time augmentation).
+        postprocess: "blobs" drops those under 5 cm³, "largest" keeps one, "none" all.
+        probabilities: return the probability of foreground, too.
+    """
+
+    margin_mm: float = MARGIN_MM
+    overlap: float = 0.5
+    batch_size: int = 1
+    tta: bool = False
+    postprocess: str = "blobs"
+    probabilities: bool = False
+
+
+class Models(NamedTuple):
+    """The segmenter, and the localiser that tells it where to look; without one it looks everywhere."""
+
+    segmenter: TrainedModel
+    localiser: TrainedModel | None = None
+
+
+@dataclass
+class Segmentation:
+    """What was found in a scan.
+
+    Attributes:
+        mask: (I, J, K) uint8 on the scan's own grid: 1 on vertebrae, or a class, or VerSe's number, as was learnt.
+        probabilities: (I, J, K) float32 in [0, 1] of any vertebra; None unless asked for.
+        region: stored voxels that were searched; None where the localiser found no spine.
+        working_hu: (X, Y, Z) float32 of that region on the network's grid, for pictures.
+        working_mask: (X, Y, Z) uint8, the mask on that grid.
+        spacing_mm: of that grid.
+        seconds: what was done -> how long it took.
+        warnings: what the user should know.
+    """
+
+    mask: np.ndarray
+    probabilities: np.ndarray | None = None
+    region: tuple[slice, slice, slice] | None = None
+    working_hu: np.ndarray | None = None
+    working_mask: np.ndarray | None = None
+    spacing_mm: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Take the time of a step."""
+        started = time.perf_counter()
+        yield
+        self.seconds[what] = round(time.perf_counter() - started, 2)
+
+
+def load_models(
+    segmentation_model: Path,
+    heatmap_model: Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    runs: Path = Path("trained_models"),
+) -> Models:
+    """Load trained networks by checkpoint file, run folder, or name of a run. Raises UserError."""
+    from training.compute import find_compute
+    from training.trained_model import load_model
+
+    compute = find_compute(device, precision)
+    segmenter = load_model(segmentation_model, "segmentation", compute, runs)
+    localiser = load_model(heatmap_model, "heatmap", compute, runs) if heatmap_model is not None else None
+    return Models(segmenter, localiser)
+
+
+def segment(scan: Scan | Path | str, models: Models, options: Options | None = None) -> Segmentation:
+    """Find the vertebrae of a CT.
+
+    The localiser, where there is one, finds the spine in a coarse view of the scan; the segmenter searches the box
+    around it, window by window. The scan is read slab by slab and never held in memory whole.
+
+    Args:
+        scan: NIfTI file, DICOM folder, or a scan that ``utils.scans.open_scan`` opened.
+        models: of ``load_models``.
+        options: see there; the defaults where None.
+
+    Raises:
+        UserError: no CT.
+    """
+    from utils.working_grid import WorkingGrid
+
+    options = options or Options()
+    scan = _opened(scan)
+    found = Segmentation(np.zeros(scan.shape, np.uint8), warnings=list(scan.warnings))
+    if options.probabilities:
+        found.probabilities = np.zeros(scan.shape, np.float32)
+    with found.timed("localise"):
+        found.region = locate(scan, models.localiser, options.margin_mm)
+    if found.region is None:
+        found.warnings.append("no spine found by the localiser; --no_localiser searches the whole scan")
+        return found
+    spacing_mm = found.spacing_mm = models.segmenter.spacing_mm
+    with found.timed("read"):
+        region_hu = scan.read(found.region)
+        origin = scan.affine @ np.array([*(axis.start for axis in found.region), 1.0])
+        affine = np.column_stack([scan.affine[:, :3], origin])
+        grid = WorkingGrid.isotropic(region_hu.shape, affine, spacing_mm)
+        found.working_hu = np.rint(grid.forward_slabs(_slabs(region_hu), HU_AIR))
+        del region_hu
+    with found.timed("segment"):
+        probabilities_KXYZ = models.segmenter.predict(
+            found.working_hu, options.overlap, options.batch_size, mirror=options.tta
+        )
+        probabilities_KXYZ = postprocess(probabilities_KXYZ, spacing_mm, options.postprocess)
+        found.working_mask = _classes(probabilities_KXYZ.numpy()).astype(np.uint8)
+    with found.timed("undo"):
+        _undo(grid, probabilities_KXYZ, models.segmenter.label_values, found)
+    return found
+
+
+def locate(scan: Scan, localiser: TrainedModel | None, margin_mm: float) -> tuple[slice, slice, slice] | None:
+    """The stored voxels around the spine; all of them without a localiser, None where it finds no spine."""
+    from metrics.heatmap_metrics import heatmap_box
+    from utils.working_grid import WorkingGrid
+
+    if localiser is None:
+        whole = tuple(slice(0, size) for size in scan.shape)
+        return whole[0], whole[1], whole[2]
+    grid = WorkingGrid.view(scan.shape, scan.affine, localiser.spec.input_shape)
+    view_hu = np.rint(grid.forward_slabs(scan.slabs(), HU_AIR))
+    box = heatmap_box(localiser.predict(view_hu)[0].numpy())
+    if box is None:
+        return None
+    return grid.source_region(list(box.start), list(box.stop), margin_mm + float(grid.spacing_mm.max()))
+
+
+def postprocess(probabilities_KXYZ: Tensor, spacing_mm: float, how: str) -> Tensor:
+    """Turn blobs that are no vertebra into background; ``how`` is one of ``POSTPROCESSING``."""
+    from utils.components import only_largest_blob, without_small_blobs
+
+    if how == "none":
+        return probabilities_KXYZ
+    if how == "largest":
+        return only_largest_blob(probabilities_KXYZ)
+    return without_small_blobs(probabilities_KXYZ, [spacing_mm] * 3, LEAST_BLOB_MM3)
+
+
+def _undo(grid, probabilities_KXYZ: Tensor, label_values: np.ndarray, found: Segmentation) -> None:
+    """Bring probabilities back to the scan's grid, slab by slab, and decide there: edges are smooth on fine grids."""
+    assert found.region is not None
+    mask = found.mask[found.region]
+    foreground = None if found.probabilities is None else found.probabilities[found.region]
+    for slabs in zip(*(grid.undo_slabs(class_XYZ) for class_XYZ in probabilities_KXYZ.numpy()), strict=True):
+        first = slabs[0][0]
+        classes_KIJK = np.stack([slab for _, slab in slabs])
+        where = (..., slice(first, first + classes_KIJK.shape[-1]))
+        mask[where] = label_values[_classes(classes_KIJK)]
+        if foreground is not None:
+            foreground[where] = classes_KIJK[0] if len(classes_KIJK) == 1 else classes_KIJK[1:].sum(axis=0)
+
+
+def _classes(probabilities_KXYZ: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) class indices."""
+    return (probabilities_KXYZ[0] > 0.5).astype(int) if len(probabilities_KXYZ) == 1 else probabilities_KXYZ.argmax(0)
+
+
+def _slabs(array: np.ndarray, thickness: int = 16) -> Iterator[tuple[int, np.ndarray]]:
+    for first in range(0, array.shape[2], thickness):
+        yield first, array[..., first : first + thickness]
+
+
+def _opened(scan: Scan | Path | str) -> Scan:
+    from utils.scans import find_scans, open_scan
+
+    if isinstance(scan, str | Path):
+        sources = find_scans([str(scan)])
+        if len(sources) > 1:
+            raise UserError(f"{scan}: holds {len(sources)} scans; give one of them")
+        return open_scan(sources[0])
+    return scan
+
+
+@dataclass(frozen=True)
+class Job:
+    """The command line's arguments, as each worker gets them."""
+
+    output: Path
+    segmentation_model: Path
+    heatmap_model: Path | None
+    device: str
+    precision: str
+    options: Options
+    true_masks: Path | None
+    overwrite: bool
+    workers: int
+
+
+def process(source: ScanSource, job: Job) -> dict[str, Any]:
+    """Segment a scan into files; returns its summary, or its name and the error that the user has to mend."""
+    from metrics.true_masks import score_scan
+    from utils.scans import open_scan
+
+    base = {"name": source.name, "scan": str(source.path)}
+    mask_path, summary_path = (job.output / f"{source.name}{end}" for end in ("_vertebrae.nii.gz", "_summary.json"))
+    if summary_path.exists() and mask_path.exists() and not job.overwrite:
+        return {**json.loads(summary_path.read_text()), "kept": True}
+    try:
+        models = _models(job)
+        scan = open_scan(source)
+        _warn_of_memory(scan, source, job)
+        found = segment(scan, models, job.options)
+        with found.timed("write"):
+            scan.save(found.mask, mask_path)
+            if found.probabilities is not None:
+                scan.save(found.probabilities, job.output / f"{source.name}_probabilities.nii.gz")
+            _save_picture(source.name, found, job.output / f"{source.name}.png")
+        summary = {**base, **_summary(scan, found, models, job)}
+        if job.true_masks is not None:
+            summary["metrics"] = score_scan(found.mask, source, job.true_masks)
+        write_json(summary_path, summary)
+    except UserError as error:
+        return {**base, "error": str(error)}
+    return summary
+
+
+@lru_cache(maxsize=1)
+def _models(job: Job) -> Models:
+    """The models, loaded once in each process."""
+    import torch
+
+    if job.workers > 1:  # else each of them takes all cores
+        torch.set_num_threads(max(1, torch.get_num_threads() // job.workers))
+    return load_models(job.segmentation_model, job.heatmap_model, job.device, job.precision)
+
+
+def _warn_of_memory(scan: Scan, source: ScanSource, job: Job) -> None:
+    voxels = int(np.prod(scan.shape, dtype=np.int64))
+    if voxels >= _WORTH_A_WORD_VOXELS:
+        each, where = (1, "the spine's box") if job.heatmap_model else (_BYTES_PER_VOXEL, "the whole scan")
+        gigabytes = 1 + each * voxels / 1e9
+        told = f"{source.path}: {voxels:.1e} voxels, about {gigabytes:.0f} GB of memory to search {where}"
+        print(told, file=sys.stderr, flush=True)
+
+
+def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[str, Any]:
+    """What was found and how, in JSON's types."""
+    from utils.mask_facts import mask_facts
+
+    return {
+        "shape": list(scan.shape),
+        "searched_voxels": None if found.region is None else [[axis.start, axis.stop] for axis in found.region],
+        **mask_facts(found.mask, scan.affine),
+        "settings": {**asdict(job.options), "device": job.device, "precision": job.precision},
+        "models": {
+            model.task: {"name": model.name, "network": str(model.spec), "sha256": model.sha256}
+            for model in models
+            if model is not None
+        },
+        "seconds": found.seconds,
+        "warnings": found.warnings,
+    }
+
+
+def _save_picture(name: str, found: Segmentation, path: Path) -> None:
+    from utils.visualize import draw_mask, save_figure
+
+    if found.working_hu is None or found.working_mask is None:
+        return
+    save_figure(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_mask > 0, name), path)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print a line for each scan: what was found, or what went wrong."""
+    width = max(len(row["name"]) for row in rows)
+    print(f"{'scan':{width}} {'ml':>8} {'height mm':>10} {'Dice':>6} {'HD95 mm':>8} {'s':>6}")
+    for row in rows:
+        if "error" in row:
+            print(f"{row['name']:{width}} failed")
+            continue
+        height = f"{row['extent_mm']['Z']:.0f}" if row["extent_mm"] else "-"
+        metrics = row.get("metrics", {})
+        scores = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in ("dice", "hd95_mm"))
+        dice, hd95 = scores
+        remarks = "; ".join([*(["kept from before"] if row.get("kept") else []), *row["warnings"]])
+        seconds = sum(row["seconds"].values())
+        print(
+            f"{row['name']:{width}} {row['volume_ml']:8.1f} {height:>10} {dice:>6} {hd95:>8} {seconds:6.1f}  {remarks}"
+        )
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = OneLineParser(
+        description="Segment the vertebrae of CT scans; the masks lie on the scans' own grids.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--input", nargs="+", required=True, metavar="SCAN", help="NIfTI files, DICOM folders, folders of them, globs")
+    add("--output", type=Path, required=True, help="folder of the results")
+    add("--segmentation_model", type=Path, required=True, help="run's name, its folder, or a checkpoint file")
+    add("--heatmap_model", type=Path, help="the same of the localiser; without one the whole scan is searched")
+    add("--no_localiser", action="store_true", help="search the whole scan, whatever --heatmap_model says")
+    add("--runs", type=Path, default=Path("trained_models"), help="folder in which runs' names are looked up")
+    add("--margin_mm", type=float, default=MARGIN_MM, help="around the localiser's box")
+    add("--overlap", type=float, default=0.5, help="least share of a window that its neighbour covers")
+    add("--batch_size", type=int, default=1, help="windows in a forward pass")
+    add("--tta", action="store_true", help="average with the answer to the mirrored scan: twice the time")
+    add("--postprocess", choices=POSTPROCESSING, default="blobs", help="drop blobs under 5 cm³, or all but the largest")
+    add("--probabilities", action="store_true", help="save the probability of vertebra too")
+    add("--evaluate", type=Path, metavar="MASKS", help="folder of true masks to score the results by")
+    add("--overwrite", action="store_true", help="do scans again whose results are there")
+    add("--json", action="store_true", help="print the summaries as JSON in place of the table")
+    add("--workers", type=int, default=1, help="scans at a time, each in a process")
+    add("--scheduler", metavar="ADDRESS", help="running Dask scheduler that gets the scans; workers see the same files")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("--precision", default="auto", choices=("fp32", "bf16", "fp16", "auto"), help="auto: the fastest here")
+    arguments = parser.parse_args()
+    if arguments.margin_mm < 0 or not 0 <= arguments.overlap < 1:
+        parser.error("--margin_mm must not be negative, --overlap lie between 0 and below 1")
+    if min(arguments.batch_size, arguments.workers) < 1:
+        parser.error("--batch_size and --workers must be positive")
+    if arguments.output.is_file():
+        parser.error(f"--output {arguments.output}: is a file; give a folder")
+    if arguments.evaluate is not None and not arguments.evaluate.is_dir():
+        parser.error(f"--evaluate {arguments.evaluate}: no such folder of masks")
+    return arguments
+
+
+def main() -> None:
+    """Segment every scan, go on where one fails, and end with a table; exit code 1 where one failed."""
+    arguments = parse_arguments()
+    from training.checkpoints import find_checkpoint
+    from utils.pool import run_all
+    from utils.scans import find_scans
+
+    sources = find_scans(arguments.input)
+    if arguments.scheduler:  # workers run in other folders
+        sources = [replace(source, path=source.path.resolve()) for source in sources]
+    runs = arguments.runs.resolve()
+    heatmap_model = None if arguments.no_localiser else arguments.heatmap_model
+    names = [option.name for option in fields(Options)]
+    job = Job(
+        output=arguments.output.resolve(),
+        segmentation_model=find_checkpoint(arguments.segmentation_model, runs).resolve(),
+        heatmap_model=heatmap_model and find_checkpoint(heatmap_model, runs).resolve(),
+        device=arguments.device,
+        precision=arguments.precision,
+        options=Options(**{name: getattr(arguments, name) for name in names}),
+        true_masks=arguments.evaluate and arguments.evaluate.resolve(),
+        overwrite=arguments.overwrite,
+        workers=arguments.workers,
+    )
+    _models(job)  # a wrong one is told before any work
+    rows = []
+    for row in run_all(partial(process, job=job), sources, arguments.workers, arguments.scheduler):
+        rows.append(row)
+        if "error" in row:
+            print(f"error: {row['error']}", file=sys.stderr, flush=True)
+    order = [source.name for source in sources]
+    rows.sort(key=lambda row: order.index(row["name"]))
+    if arguments.json:
+        print(json.dumps(rows, indent=2, allow_nan=False))
+    else:
+        print_table(rows)
+    if any("error" in row for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    # Imported by its name: workers on other machines can't import anything of __main__.
+    from inference import main as main_by_name
+
+    run_command(main_by_name)

@@ -1,0 +1,57 @@
+"""Results scored by true masks that lie in a folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from metrics.metric_handler import MASK_METRICS, MetricHandler
+from utils.scans import ScanSource
+from verse_utils.errors import UserError
+from verse_utils.images import check_same_grid, open_image, read_mask
+
+_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+# What VerSe and others append to a case's name: sub-verse008_ct.nii.gz, sub-verse008_seg-vert_msk.nii.gz.
+_ROLE = re.compile(r"_(ct|image|img|0000|seg-vert_msk|seg|msk|mask|label|vertebrae)$", re.IGNORECASE)
+
+
+def score_scan(mask: np.ndarray, source: ScanSource, folder: Path) -> dict[str, float]:
+    """Score a mask by the true one of its scan, both taken as "vertebra or not", in mm on the scan's own grid.
+
+    Args:
+        mask: (I, J, K) uint8.
+        source: of the scan; the true mask's name is that of the scan, apart from endings as ``_ct`` and ``_seg``.
+        folder: of true masks, at any depth.
+
+    Raises:
+        UserError: no true mask, or several, or one on another grid.
+    """
+    path = find_true_mask(source, folder)
+    image, truth = open_image(source.path), open_image(path)
+    check_same_grid(image, truth, source.path, path)
+    handler = MetricHandler(MASK_METRICS)
+    spacing_mm = nib.affines.voxel_sizes(image.affine)
+    handler.update(source.name, prediction=mask, target=read_mask(path), spacing_mm=spacing_mm)
+    return {name: value for name, value in handler.rows[0].items() if isinstance(value, float)}
+
+
+def find_true_mask(source: ScanSource, folder: Path) -> Path:
+    """The mask of a scan in a folder. Raises UserError where there is not exactly one."""
+    case = _case_name(source.path)
+    masks = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if _ENDING.search(path.name) and _case_name(path) == case and path.resolve() != source.path.resolve()
+    ]
+    masks = [path for path in masks if not re.search(r"_(ct|image|img|0000)$", _ENDING.sub("", path.name))]
+    if len(masks) != 1:
+        found = "no true mask" if not masks else f"{len(masks)} true masks ({', '.join(p.name for p in masks)})"
+        raise UserError(f"{source.path}: {found} of {case} in {folder}; name it {case}_mask.nii.gz")
+    return masks[0]
+
+
+def _case_name(path: Path) -> str:
+    return _ROLE.sub("", _ENDING.sub("", path.name))

@@ -1,0 +1,351 @@
+"""Inference: geometry with oracles in place of networks, files and table of the command, faults."""
+
+import json
+import shutil
+from dataclasses import replace
+from functools import lru_cache
+from itertools import permutations, product
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+from torch import nn
+
+from inference import Models, Options, segment
+from training.checkpoints import NetworkSpec
+from training.compute import Compute
+from training.trained_model import TrainedModel
+from utils.constants import HU_PER_UNIT, HU_RANGE
+from utils.scans import ScanSource, open_scan
+from verse_utils.phantom import make_phantom, render
+
+THRESHOLD_HU = 100.0  # between soft tissue and bone
+ORIENTATIONS = ["".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)]
+OBLIQUE = np.linalg.qr(np.array([[1.0, 0.15, -0.1], [-0.15, 1.0, 0.2], [0.1, -0.2, 1.0]]))[0]
+OBLIQUE *= np.sign(np.diag(OBLIQUE))
+ANATOMY = make_phantom(3, size="tiny").anatomy
+
+
+class Oracle(nn.Module):
+    """Answers with certainty whether a voxel is denser than a threshold."""
+
+    def forward(self, image):
+        return (image * HU_PER_UNIT - THRESHOLD_HU) * 10
+
+
+def oracle(task: str, spacing_mm: float = 1.0, shape=(32, 32, 32)) -> TrainedModel:
+    return TrainedModel(
+        network=Oracle(),
+        spec=NetworkSpec("UNet", 1, 1, shape),
+        task=task,
+        labels="binary",
+        spacing_mm=spacing_mm,
+        hu_range=HU_RANGE,
+        hu_per_unit=HU_PER_UNIT,
+        compute=Compute(torch.device("cpu"), "fp32"),
+        name="oracle",
+        sha256="",
+    )
+
+
+ORACLES = Models(oracle("segmentation"), oracle("heatmap", shape=(32, 32, 64)))
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray, qform: int = 0, sform: int = 1) -> Path:
+    image = nib.Nifti1Image(array, affine)
+    image.set_qform(affine, code=qform)
+    image.set_sform(affine, code=sform)
+    nib.save(image, path)
+    return path
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    return nib.affines.apply_affine(affine, np.argwhere(mask)).mean(axis=0)
+
+
+@lru_cache
+def scanned(spacing_mm, oblique: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The phantom without noise on a RAS grid: HU and affine."""
+    shape = tuple(round(size / spacing) for size, spacing in zip((48, 48, 60), spacing_mm, strict=True))
+    matrix = (OBLIQUE if oblique else np.eye(3)) * np.asarray(spacing_mm)
+    centre = list(ANATOMY.body_pose.values())[len(ANATOMY.body_pose) // 2].origin
+    affine = nib.affines.from_matvec(matrix, centre - matrix @ ((np.array(shape) - 1) / 2))
+    return render(ANATOMY, affine, shape)[0], affine
+
+
+def turned(image_hu: np.ndarray, affine: np.ndarray, codes: str) -> tuple[np.ndarray, np.ndarray]:
+    """The same scan in another stored order."""
+    ras = nib.orientations.axcodes2ornt("RAS")
+    turn = nib.orientations.ornt_transform(ras, nib.orientations.axcodes2ornt(codes))
+    stored = nib.apply_orientation(image_hu, turn)
+    return stored, affine @ nib.orientations.inv_ornt_aff(turn, image_hu.shape)
+
+
+@pytest.mark.parametrize("oblique", [False, True], ids=["straight", "oblique"])
+@pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (0.7, 0.7, 3)], ids=["isotropic", "anisotropic"])
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_an_oracle_gives_what_its_threshold_gives(tmp_path, codes, spacing_mm, oblique):
+    """All that may differ is what two resamplings do."""
+    image_hu, affine = turned(*scanned(spacing_mm, oblique), codes)
+    assert oblique or "".join(nib.aff2axcodes(affine)) == codes
+    scan = open_scan(ScanSource(save(tmp_path / "scan.nii", image_hu, affine), "scan"))
+    mask = segment(scan, ORACLES, Options(postprocess="none")).mask
+    expected = image_hu > THRESHOLD_HU
+    assert mask.dtype == np.uint8 and mask.shape == image_hu.shape
+    assert dice(mask > 0, expected) >= 0.95
+    assert np.linalg.norm(centre_mm(mask > 0, affine) - centre_mm(expected, affine)) < 0.3
+    scan.save(mask, tmp_path / "mask.nii.gz")
+    header, saved = nib.load(tmp_path / "scan.nii").header, nib.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(saved.affine, nib.load(tmp_path / "scan.nii").affine)
+    for code in ("qform_code", "sform_code"):
+        assert saved.header[code] == header[code]
+
+
+def test_the_searched_region_is_the_spines():
+    """A dense ball in a large scan: only its box is read and searched."""
+    shape = (90, 90, 120)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    ball = ((index - (30, 40, 70)) ** 2).sum(axis=-1) < 15**2
+    image_hu = np.where(ball, 400, -50).astype(np.int16)
+    read = []
+
+    class Spy:
+        path, affine, warnings = Path("spy"), np.diag([-1.0, -1, 1, 1]), ()
+
+        def __init__(self):
+            self.shape = shape
+
+        def read(self, region=None):
+            read.append(region)
+            return image_hu[region]
+
+        def slabs(self, thickness=16):
+            return ((k, image_hu[..., k : k + thickness]) for k in range(0, shape[2], thickness))
+
+    found = segment(Spy(), ORACLES, Options(margin_mm=5.0, probabilities=True))
+    assert len(read) == 1 and found.region == read[0]
+    for axis, centre in zip(found.region, (30, 40, 70), strict=True):
+        assert centre - 15 - 12 < axis.start < centre - 15 - 4 and centre + 15 + 4 < axis.stop < centre + 15 + 12
+    assert dice(found.mask > 0, ball) > 0.99
+    assert ((found.probabilities > 0.5) == (found.mask > 0)).all()
+    everywhere = segment(Spy(), Models(ORACLES.segmenter))
+    assert dice(everywhere.mask > 0, ball) > 0.99
+    assert everywhere.region == tuple(slice(0, size) for size in shape)
+
+
+def test_no_spine_is_said(tmp_path):
+    image_hu = np.full((40, 40, 40), -900, np.int16)
+    image_hu[20, 20, 20] = 0
+    found = segment(save(tmp_path / "a.nii", image_hu, np.eye(4)), ORACLES)
+    assert not found.mask.any() and found.region is None
+    assert any("no spine found" in warning and "--no_localiser" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(("how", "blobs"), [("none", 3), ("blobs", 2), ("largest", 1)])
+def test_postprocessing_drops_blobs(tmp_path, how, blobs):
+    image_hu = np.full((50, 50, 120), -50, np.int16)
+    for start, stop in ((5, 30), (50, 71), (100, 106)):  # 25³, 21³ = 9.3 cm³, 6³
+        image_hu[5 : 5 + stop - start, 5 : 5 + stop - start, start:stop] = 500
+    path = save(tmp_path / "a.nii", image_hu, np.eye(4))
+    mask = segment(path, Models(ORACLES.segmenter), Options(postprocess=how)).mask
+    assert scipy.ndimage.label(mask)[1] == blobs
+
+
+def test_classes_become_their_labels(tmp_path):
+    """A segmenter of single vertebrae gives VerSe's numbers."""
+
+    class Numbers(nn.Module):
+        def forward(self, image):
+            classes = torch.full((*image.shape[:1], 27, *image.shape[2:]), -9.0)
+            hu = image[:, 0] * HU_PER_UNIT
+            for index, low in ((0, -5000), (19, 100), (20, 300), (21, 500)):  # T12, T13, L1 in anatomical order
+                classes[:, index] = (hu - low) / 10 if low < 0 else torch.where(hu > low, 1000.0 + low, -9.0)
+            return classes
+
+    segmenter = replace(ORACLES.segmenter, network=Numbers(), labels="vertebrae")
+    image_hu = np.full((40, 40, 90), -50, np.int16)
+    for value, start in ((200, 0), (400, 30), (600, 60)):
+        image_hu[5:35, 5:35, start + 3 : start + 27] = value
+    mask = segment(save(tmp_path / "a.nii", image_hu, np.eye(4)), Models(segmenter)).mask
+    assert [np.median(mask[10:30, 10:30, k]) for k in (15, 45, 75)] == [19, 28, 20]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, heatmap_h5, segmentation_h5) -> Path:
+    """A localiser and a segmenter that were trained for a moment."""
+    from training.arguments import parse_arguments
+    from training.scripts import train_and_test
+
+    folder = tmp_path_factory.mktemp("runs")
+    for task, h5, shape in (("heatmap", heatmap_h5, "16 16 32"), ("segmentation", segmentation_h5, "16 16 16")):
+        common = f"--data_path {h5} --model_name {task} --epochs 2 --workers 0 --output {folder} --input_shape {shape}"
+        train_and_test(parse_arguments(task, [*common.split(), "--model_args", "channels=4,8,16"]))
+    return folder
+
+
+@pytest.fixture
+def infer(run_script, runs, tmp_path):
+    """Run the command on scans: (scans, arguments …) -> how it ended; results in ``out``."""
+
+    def run(scans, *arguments, models=("segmentation", "heatmap"), process=False):
+        chosen = ["--segmentation_model", models[0], *(["--heatmap_model", models[1]] if len(models) > 1 else [])]
+        command = ["--input", *scans, "--output", "out", *chosen, "--runs", runs, *arguments]
+        return run_script("inference.py", *command, cwd=tmp_path, process=process)
+
+    return run
+
+
+@pytest.fixture
+def scans(phantom_root, tmp_path) -> Path:
+    """A folder with two of the phantoms' CTs, and one with their masks."""
+    for kind, ending in (("scans", "_ct"), ("masks", "_seg-vert_msk")):
+        (tmp_path / kind).mkdir()
+        for path in sorted(phantom_root.rglob(f"*{ending}.nii.gz"))[:2]:
+            shutil.copy(path, tmp_path / kind)
+    return tmp_path / "scans"
+
+
+def test_the_command_leaves_everything_behind(infer, scans, tmp_path):
+    result = infer(
+        [scans], "--evaluate", tmp_path / "masks", "--probabilities", "--tta", "--no_localiser", process=True
+    )
+    assert result.returncode == 0, result.stderr
+    names = [path.name.removesuffix(".nii.gz") for path in sorted(scans.iterdir())]
+    endings = ("_vertebrae.nii.gz", "_probabilities.nii.gz", "_summary.json", ".png")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {name + end for name in names for end in endings}
+    for name in names:
+        assert name in result.stdout
+        summary = json.loads((tmp_path / "out" / f"{name}_summary.json").read_text())
+        ct, mask = nib.load(scans / f"{name}.nii.gz"), nib.load(tmp_path / "out" / f"{name}_vertebrae.nii.gz")
+        assert mask.shape == ct.shape and mask.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(mask.affine, ct.affine)
+        found = np.asarray(mask.dataobj)
+        volume_ml = (found > 0).sum() * abs(np.linalg.det(ct.affine[:3, :3])) / 1000
+        assert summary["volume_ml"] == pytest.approx(volume_ml, abs=0.01)
+        truth = np.asarray(nib.load(next((tmp_path / "masks").glob(f"{name.removesuffix('_ct')}*"))).dataobj)
+        known = (truth > 0) & (truth != 26) & (truth != 27)
+        assert summary["metrics"]["dice"] == pytest.approx(dice(found > 0, known), abs=1e-6)
+        assert len(summary["models"]["segmentation"]["sha256"]) == 64
+
+
+def test_results_are_kept_unless_told_otherwise(infer, scans, tmp_path):
+    infer([scans], "--no_localiser")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    result = infer([scans], "--no_localiser")
+    assert result.returncode == 0 and result.stdout.count("kept from before") == 2
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    assert infer([scans], "--no_localiser", "--overwrite").stdout.count("kept from before") == 0
+    assert all(path.stat().st_mtime_ns > before[path] for path in before)
+
+
+def test_json_is_for_machines(infer, scans):
+    rows = json.loads(infer([scans], "--json").stdout)
+    assert [row["name"] for row in rows] == [path.name.removesuffix(".nii.gz") for path in sorted(scans.iterdir())]
+    assert all(row["seconds"] and row["models"]["heatmap"] for row in rows)
+
+
+def test_a_cluster_gives_what_this_process_gives(infer, scans, tmp_path, dask_scheduler):
+    infer([scans], "--no_localiser")
+    here = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.nii.gz")}
+    result = infer([scans], "--no_localiser", "--overwrite", "--scheduler", dask_scheduler)
+    assert result.returncode == 0, result.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.nii.gz")} == here
+
+
+def nifti(array, affine=None):
+    return lambda path: nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+
+
+def truncated(path):
+    nifti(np.arange(8000, dtype=np.int16).reshape(20, 20, 20))(path)
+    path.write_bytes(path.read_bytes()[:4000])
+
+
+def no_spacing(path):
+    nifti(np.zeros((9, 9, 9), np.int16))(path)
+    content = bytearray(path.read_bytes())
+    content[76:108] = np.zeros(8, np.float32).tobytes()  # pixdim
+    content[252:256] = bytes(4)  # qform and sform code
+    path.write_bytes(content)
+
+
+COLOUR = np.zeros((9, 9, 9), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+BAD_SCANS = {
+    "no image": (lambda path: path.write_text("hello"), "can't be read"),
+    "2D": (nifti(np.zeros((9, 9), np.int16)), "2 axes"),
+    "4D": (nifti(np.zeros((9, 9, 9, 3), np.int16)), "4 axes"),
+    "colour": (nifti(COLOUR), "greyscale"),
+    "empty": (lambda path: path.write_bytes(b""), "can't be read"),
+    "constant": (nifti(np.full((9, 9, 9), 40, np.int16)), "constant"),
+    "NaN": (nifti(np.full((9, 9, 9), np.nan, np.float32)), "NaN"),
+    "truncated": (truncated, "bad.nii"),
+    "three slices": (nifti(np.arange(243, dtype=np.int16).reshape(9, 9, 3)), "3 slices"),
+    "no spacing": (no_spacing, "bad.nii"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_SCANS)
+@pytest.mark.parametrize("models", [("segmentation",), ("segmentation", "heatmap")], ids=["whole", "localised"])
+def test_a_bad_scan_is_named_and_the_others_go_on(infer, scans, tmp_path, bad, models):
+    write, words = BAD_SCANS[bad]
+    write(tmp_path / "bad.nii")
+    good = sorted(scans.iterdir())[0]
+    result = infer([tmp_path / "bad.nii", good], models=models)
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "bad.nii" in errors[0] and words in errors[0], result.stderr
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "out" / good.name.replace(".nii.gz", "_vertebrae.nii.gz")).exists()
+    assert not list((tmp_path / "out").glob("bad*")) and not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "models", "words"),
+    [
+        ((), ("heatmap",), "is a localiser (--heatmap_model), not a segmenter"),
+        ((), ("segmentation", "segmentation"), "not a localiser"),
+        ((), ("nothing",), "no such checkpoint"),
+        (("--overlap", 1), ("segmentation",), "--overlap"),
+        (("--evaluate", "nowhere"), ("segmentation",), "no such folder of masks"),
+        (("--device", "tpu"), ("segmentation",), "--device tpu"),
+    ],
+)
+def test_a_wrong_call_is_one_line(infer, scans, tmp_path, assert_one_line_error, arguments, models, words):
+    assert_one_line_error(infer([scans], *arguments, models=models), words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_scan_is_a_wrong_call(infer, assert_one_line_error):
+    assert_one_line_error(infer(["nowhere.nii"]), "nowhere.nii")
+
+
+def test_a_huge_scan_is_told_beforehand(infer, tmp_path):
+    """1000 × 1000 × 1000 voxels that are not there: said, and then refused for what they are."""
+    header = nib.Nifti1Header()
+    header.set_data_shape((1000, 1000, 1000))
+    header.set_data_dtype(np.int16)
+    header.set_sform(np.eye(4), code=1)
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    (tmp_path / "huge.nii").write_bytes(header.binaryblock + bytes(4) + bytes(1000))
+    result = infer(["huge.nii"], models=("segmentation",))
+    assert result.returncode == 1
+    first, second = result.stderr.splitlines()[:2]
+    assert "1.0e+09 voxels, about 12 GB of memory" in first and second.startswith("error: ")
+
+
+def test_a_true_mask_must_be_there_and_fit(infer, scans, tmp_path):
+    name = sorted(scans.iterdir())[0].name
+    shutil.rmtree(tmp_path / "masks")
+    (tmp_path / "masks").mkdir()
+    result = infer([scans / name], "--evaluate", tmp_path / "masks")
+    assert result.returncode == 1 and "no true mask" in result.stderr
+    nifti(np.zeros((5, 5, 5), np.uint8))(tmp_path / "masks" / name.replace("_ct", "_mask"))
+    result = infer([scans / name], "--evaluate", tmp_path / "masks")
+    assert result.returncode == 1 and "shape (5, 5, 5)" in result.stderr

@@ -1,0 +1,111 @@
+"""A trained network and, from its checkpoint alone, everything that its input must be."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from networks.network import Network
+from training.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint
+from training.compute import Compute
+from utils.constants import HU_PER_UNIT, HU_RANGE, OVERHANG_VOX, SEGMENTATION_SPACING_MM
+from utils.intensity import scale_hu
+from utils.sliding_window import predict_probabilities
+from verse_utils.errors import UserError
+from verse_utils.labels import LABEL_TABLES
+
+_KINDS = {"heatmap": "localiser (--heatmap_model)", "segmentation": "segmenter (--segmentation_model)"}
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network that is ready to be asked.
+
+    Attributes:
+        network: in evaluation mode, on the device.
+        spec: its building plan.
+        task: "heatmap" or "segmentation".
+        labels: what a segmenter tells apart, a key of ``LABEL_TABLES``.
+        spacing_mm: of a segmenter's input.
+        hu_range, hu_per_unit: scaling of the input.
+        compute: device and precision.
+        name: of the run.
+        sha256: of the checkpoint file.
+    """
+
+    network: Network
+    spec: NetworkSpec
+    task: str
+    labels: str
+    spacing_mm: float
+    hu_range: tuple[float, float]
+    hu_per_unit: float
+    compute: Compute
+    name: str
+    sha256: str
+
+    def predict(self, image_hu: np.ndarray, overlap: float = 0.5, batch_size: int = 1, mirror: bool = False) -> Tensor:
+        """Probabilities (K, X, Y, Z) of an image (X, Y, Z) in HU on the network's grid; see ``predict_probabilities``.
+
+        Like patches in training, a segmenter's windows see air beyond the upper and lower end.
+        """
+        with self.compute.autocast():
+            return predict_probabilities(
+                self.network,
+                scale_hu(torch.from_numpy(image_hu)[None], self.hu_range, self.hu_per_unit),
+                self.spec.input_shape,
+                overlap,
+                batch_size,
+                OVERHANG_VOX if self.task == "segmentation" else (0, 0, 0),
+                mirror,
+                self.compute.device,
+            )
+
+    @property
+    def label_values(self) -> np.ndarray:
+        """(classes,) uint8: the mask's value for each class; VerSe's own number where vertebrae are told apart."""
+        table = LABEL_TABLES[self.labels]
+        values = np.arange(max(table.values()) + 1, dtype=np.uint8)
+        if self.labels == "vertebrae":
+            values[list(table.values())] = list(table)
+        return values
+
+
+def load_model(run: Path, task: str, compute: Compute, runs: Path = Path("trained_models")) -> TrainedModel:
+    """Load a network by its checkpoint file, its run's folder or its run's name.
+
+    Args:
+        run: file, folder or name.
+        task: "heatmap" or "segmentation", which it must have been trained for.
+        compute: device and precision.
+        runs: folder of the runs, for names.
+
+    Raises:
+        UserError: no checkpoint, or one of the other task.
+    """
+    path = find_checkpoint(run, runs)
+    content = load_checkpoint(path)
+    settings = content["settings"]
+    if settings["task"] != task:
+        raise UserError(f"{path}: is a {_KINDS[settings['task']]}, not a {_KINDS[task]}; exchange them")
+    spec: NetworkSpec = content["network"]
+    network = spec.build()
+    network.load_state_dict(content["weights"])
+    given = content.get("input", {})  # checkpoints of before have these numbers too, but don't tell them
+    return TrainedModel(
+        network=network.to(compute.device).eval(),
+        spec=spec,
+        task=task,
+        labels=settings.get("labels", "binary"),
+        spacing_mm=given.get("spacing_mm", SEGMENTATION_SPACING_MM),
+        hu_range=tuple(given.get("hu_range", HU_RANGE)),
+        hu_per_unit=given.get("hu_per_unit", HU_PER_UNIT),
+        compute=compute,
+        name=settings["model_name"],
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )

@@ -1,0 +1,37 @@
+"""What can be told of a mask by its voxels and its grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+
+def mask_facts(mask: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
+    """Volumes and extents, in JSON's types.
+
+    Args:
+        mask: (I, J, K) uint8, 0 where nothing was found.
+        affine: (4, 4), to RAS mm.
+
+    Returns:
+        ``spacing_mm`` along I, J, K; ``volume_ml`` and ``volume_ml_of_label`` for each label; ``extent_mm`` of the box
+        around the mask along X (left–right), Y (back–front) and Z (up), or None where it is empty.
+    """
+    spacing_mm = nib.affines.voxel_sizes(affine)
+    voxel_ml = float(abs(np.linalg.det(affine[:3, :3]))) / 1000
+    counts = np.bincount(mask.reshape(-1))
+    extent_mm = None
+    if counts[1:].any():
+        extent_mm = {}
+        for axis, (ras, _) in enumerate(nib.io_orientation(affine)):
+            others = tuple(other for other in range(3) if other != axis)
+            where = np.flatnonzero(mask.any(axis=others))
+            extent_mm["XYZ"[int(ras)]] = round(float((where[-1] + 1 - where[0]) * spacing_mm[axis]), 1)
+    return {
+        "spacing_mm": [round(float(mm), 4) for mm in spacing_mm],
+        "volume_ml": round(float(counts[1:].sum()) * voxel_ml, 2),
+        "volume_ml_of_label": {str(n): round(float(c) * voxel_ml, 2) for n, c in enumerate(counts) if n and c},
+        "extent_mm": extent_mm,
+    }
