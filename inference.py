@@ -242,7 +242,9 @@ class Job:
 
 def process(source: ScanSource, job: Job) -> dict[str, Any]:
     """Segment a scan into files; returns its summary, or its name and the error that the user has to mend."""
-    from metrics.true_masks import score_scan
+    import torch
+
+    from metrics.true_masks import find_true_mask, score_scan
     from utils.scans import open_scan
 
     base = {"name": source.name, "scan": str(source.path)}
@@ -252,20 +254,22 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     try:
         models = _models(job)
         scan = open_scan(source)
+        true_mask = job.true_masks and find_true_mask(source, job.true_masks)
         _warn_of_memory(scan, source, job)
         found = segment(scan, models, job.options)
+        metrics = {"metrics": score_scan(found.mask, scan, true_mask)} if true_mask else {}
         with found.timed("write"):
             scan.save(found.mask, mask_path)
             if found.probabilities is not None:
                 scan.save(found.probabilities, job.output / f"{source.name}_probabilities.nii.gz")
             _save_picture(source.name, found, job.output / f"{source.name}.png")
-        summary = {**base, **_summary(scan, found, models, job)}
-        if job.true_masks is not None:
-            summary["metrics"] = score_scan(found.mask, source, job.true_masks)
+        summary = {**base, **_summary(scan, found, models, job), **metrics}
         write_json(summary_path, summary)
+        return summary
     except UserError as error:
         return {**base, "error": str(error)}
-    return summary
+    except (MemoryError, torch.OutOfMemoryError):
+        return {**base, "error": f"{source.path}: memory was not enough; give a --heatmap_model, or fewer --workers"}
 
 
 @lru_cache(maxsize=1)
@@ -324,13 +328,10 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             continue
         height = f"{row['extent_mm']['Z']:.0f}" if row["extent_mm"] else "-"
         metrics = row.get("metrics", {})
-        scores = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in ("dice", "hd95_mm"))
-        dice, hd95 = scores
+        dice, hd95 = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in ("dice", "hd95_mm"))
+        numbers = f"{row['volume_ml']:8.1f} {height:>10} {dice:>6} {hd95:>8} {sum(row['seconds'].values()):6.1f}"
         remarks = "; ".join([*(["kept from before"] if row.get("kept") else []), *row["warnings"]])
-        seconds = sum(row["seconds"].values())
-        print(
-            f"{row['name']:{width}} {row['volume_ml']:8.1f} {height:>10} {dice:>6} {hd95:>8} {seconds:6.1f}  {remarks}"
-        )
+        print(f"{row['name']:{width}} {numbers}  {remarks}".rstrip())
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from metrics.metric_handler import MASK_METRICS, MetricHandler
-from utils.scans import ScanSource
+from utils.scans import Scan, ScanSource
 from verse_utils.errors import UserError
 from verse_utils.images import check_same_grid, open_image, read_mask
 
@@ -18,28 +18,32 @@ _ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _ROLE = re.compile(r"_(ct|image|img|0000|seg-vert_msk|seg|msk|mask|label|vertebrae)$", re.IGNORECASE)
 
 
-def score_scan(mask: np.ndarray, source: ScanSource, folder: Path) -> dict[str, float]:
+def score_scan(mask: np.ndarray, scan: Scan, path: Path) -> dict[str, float]:
     """Score a mask by the true one of its scan, both taken as "vertebra or not", in mm on the scan's own grid.
 
     Args:
         mask: (I, J, K) uint8.
-        source: of the scan; the true mask's name is that of the scan, apart from endings as ``_ct`` and ``_seg``.
-        folder: of true masks, at any depth.
+        scan: that it was found in.
+        path: of the true mask.
 
     Raises:
-        UserError: no true mask, or several, or one on another grid.
+        UserError: no mask, or one on another grid.
     """
-    path = find_true_mask(source, folder)
-    image, truth = open_image(source.path), open_image(path)
-    check_same_grid(image, truth, source.path, path)
+    check_same_grid(scan, open_image(path), scan.path, path)
     handler = MetricHandler(MASK_METRICS)
-    spacing_mm = nib.affines.voxel_sizes(image.affine)
-    handler.update(source.name, prediction=mask, target=read_mask(path), spacing_mm=spacing_mm)
+    spacing_mm = nib.affines.voxel_sizes(scan.affine)
+    handler.update(scan.path.name, prediction=mask, target=read_mask(path), spacing_mm=spacing_mm)
     return {name: value for name, value in handler.rows[0].items() if isinstance(value, float)}
 
 
 def find_true_mask(source: ScanSource, folder: Path) -> Path:
-    """The mask of a scan in a folder. Raises UserError where there is not exactly one."""
+    """The mask of a scan in a folder, at any depth.
+
+    Its name is that of the scan, apart from endings as ``_ct`` and ``_seg``.
+
+    Raises:
+        UserError: there is not exactly one.
+    """
     case = _case_name(source.path)
     masks = [
         path

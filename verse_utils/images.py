@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import nibabel as nib
 import numpy as np
@@ -70,7 +70,19 @@ def _lacks_spacing(image: Any) -> bool:
     return not (stored["pixdim"][1:4] > 0).all()
 
 
-def check_same_grid(image: nib.Nifti1Image, mask: nib.Nifti1Image, image_path: Path, mask_path: Path) -> None:
+class OnGrid(Protocol):
+    """Whatever lies on a grid: an image of nibabel's, or a scan."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(I, J, K)."""
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4), to RAS mm."""
+
+
+def check_same_grid(image: OnGrid, mask: OnGrid, image_path: Path, mask_path: Path) -> None:
     """Raise UserError unless both images have one shape and corners within a quarter of a voxel."""
     if image.shape != mask.shape:
         raise UserError(
