@@ -9,6 +9,8 @@ from torch import nn
 from networks import Shape
 from networks.network import LibraryNetwork
 
+_LOGITS_PER_SPREAD = 5.0
+
 
 class VNet(LibraryNetwork):
     """V-Net (Milletari et al. 2016, arXiv:1606.04797), MONAI's: residual stages of 5×5×5 convolutions.
@@ -30,6 +32,11 @@ class VNet(LibraryNetwork):
         self.body = MonaiVNet(
             3, in_channels, out_channels, dropout_prob_down=dropout, dropout_prob_up=(dropout, dropout)
         )
+
+        # The last layer sees one channel a class, normed to a spread of 1. With a start near 0 its logits stay near its
+        # bias, which says "background", for hundreds of steps.
+        nn.init.dirac_(self.body.out_tr.conv2.weight)
+        self.body.out_tr.conv2.weight.data *= _LOGITS_PER_SPREAD
 
     def heads(self) -> list[nn.Module]:
         """The last 1×1×1 convolution."""
