@@ -285,25 +285,27 @@ BAD_SCANS = {
     "empty": (lambda path: path.write_bytes(b""), "can't be read"),
     "constant": (nifti(np.full((9, 9, 9), 40, np.int16)), "constant"),
     "NaN": (nifti(np.full((9, 9, 9), np.nan, np.float32)), "NaN"),
-    "truncated": (truncated, "bad.nii"),
+    "truncated": (truncated, "can't be read"),
     "three slices": (nifti(np.arange(243, dtype=np.int16).reshape(9, 9, 3)), "3 slices"),
-    "no spacing": (no_spacing, "bad.nii"),
+    "no spacing": (no_spacing, "spacing of zero"),
 }
 
 
-@pytest.mark.parametrize("bad", BAD_SCANS)
 @pytest.mark.parametrize("models", [("segmentation",), ("segmentation", "heatmap")], ids=["whole", "localised"])
-def test_a_bad_scan_is_named_and_the_others_go_on(infer, scans, tmp_path, bad, models):
-    write, words = BAD_SCANS[bad]
-    write(tmp_path / "bad.nii")
-    good = sorted(scans.iterdir())[0]
-    result = infer([tmp_path / "bad.nii", good], models=models)
-    assert result.returncode == 1
+def test_bad_scans_are_named_and_the_others_go_on(infer, scans, tmp_path, models):
+    paths = {name: tmp_path / f"{name.replace(' ', '_')}.nii" for name in BAD_SCANS}
+    for name, (write, _) in BAD_SCANS.items():
+        write(paths[name])
+    good = sorted(scans.iterdir())
+    result = infer([good[0], *paths.values(), good[1]], models=models)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "bad.nii" in errors[0] and words in errors[0], result.stderr
-    assert "Traceback" not in result.stderr
-    assert (tmp_path / "out" / good.name.replace(".nii.gz", "_vertebrae.nii.gz")).exists()
-    assert not list((tmp_path / "out").glob("bad*")) and not list((tmp_path / "out").glob(".*"))
+    assert len(errors) == len(BAD_SCANS)
+    for error, (name, (_, words)) in zip(errors, BAD_SCANS.items(), strict=True):
+        assert error.startswith(f"error: {paths[name]}: ") and words in error, error
+    expected = {f"{path.name.removesuffix('.nii.gz')}_vertebrae.nii.gz" for path in good}
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.name.endswith(".nii.gz")} == expected
+    assert all(any(path.name.startswith(g.name[:10]) for g in good) for path in (tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(

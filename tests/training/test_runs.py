@@ -14,6 +14,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from networks import ARCHITECTURES
+from preprocessing import Settings, preprocess
 from training.checkpoints import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +76,23 @@ def test_a_run_leaves_everything_behind(train, tmp_path, task):
     assert checkpoint["network"].name == "UNet" and checkpoint["settings"]["model_name"] == "run"
     assert imread(folder / "images" / "epoch_0002.png").std() > 0.05
     assert "test_metrics.json" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", SCRIPTS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_trains_on_both_tasks(run_script, tmp_path, phantom_root, segmentation_h5, task, name):
+    options = {"SwinUNetR": ["feature_size=12"], "MedNeXt": ["deep_supervision=True"], "UNetR": ["hidden_size=48"]}
+    if task == "heatmap":
+        settings = Settings("heatmap", shape=(32, 32, 64))
+        h5, shape = preprocess(phantom_root, 19, settings, tmp_path, workers=1, pictures=False), "32 32 64"
+    else:
+        h5, shape = segmentation_h5, "32 32 32"
+    arguments = f"--data_path {h5} --model_name run --epochs 1 --workers 0 --input_shape {shape}".split()
+    model = ["--model", name, "--checkpointing", *(["--model_args", *options[name]] if name in options else [])]
+    result = run_script(SCRIPTS[task], *arguments, *model, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "trained_models" / "run" / "test_metrics.json").exists()
 
 
 def test_small_memory_changes_nothing_but_memory(train, tmp_path):
