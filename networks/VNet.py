@@ -9,7 +9,7 @@ from torch import nn
 from networks import Shape
 from networks.network import LibraryNetwork
 
-_LOGITS_PER_SPREAD = 5.0
+_LOGITS_PER_SPREAD = 2.0
 
 
 class VNet(LibraryNetwork):
@@ -34,7 +34,7 @@ class VNet(LibraryNetwork):
         )
 
         # The last layer sees one channel a class, normed to a spread of 1. With a start near 0 its logits stay near its
-        # bias, which says "background", for hundreds of steps.
+        # bias, which says "background", for hundreds of steps; with much more it wouldn't start as background.
         nn.init.dirac_(self.body.out_tr.conv2.weight)
         self.body.out_tr.conv2.weight.data *= _LOGITS_PER_SPREAD
 
