@@ -132,6 +132,7 @@ def segment(scan: Scan | Path | str, models: Models, options: Options | None = N
     Raises:
         UserError: no CT.
     """
+    from utils.sliding_window import class_indices
     from utils.working_grid import WorkingGrid
 
     options = options or Options()
@@ -146,18 +147,17 @@ def segment(scan: Scan | Path | str, models: Models, options: Options | None = N
         return found
     spacing_mm = found.spacing_mm = models.segmenter.spacing_mm
     with found.timed("read"):
-        region_hu = scan.read(found.region)
         origin = scan.affine @ np.array([*(axis.start for axis in found.region), 1.0])
         affine = np.column_stack([scan.affine[:, :3], origin])
-        grid = WorkingGrid.isotropic(region_hu.shape, affine, spacing_mm)
-        found.working_hu = np.rint(grid.forward_slabs(_slabs(region_hu), HU_AIR))
-        del region_hu
+        i, j, k = (axis.stop - axis.start for axis in found.region)
+        grid = WorkingGrid.isotropic((i, j, k), affine, spacing_mm)
+        found.working_hu = np.rint(grid.forward_slabs(scan.slabs(found.region), HU_AIR))
     with found.timed("segment"):
         probabilities_KXYZ = models.segmenter.predict(
             found.working_hu, options.overlap, options.batch_size, mirror=options.tta
         )
         probabilities_KXYZ = postprocess(probabilities_KXYZ, spacing_mm, options.postprocess)
-        found.working_mask = _classes(probabilities_KXYZ.numpy()).astype(np.uint8)
+        found.working_mask = class_indices(probabilities_KXYZ.numpy())
     with found.timed("undo"):
         _undo(grid, probabilities_KXYZ, models.segmenter.label_values, found)
     return found
@@ -192,6 +192,8 @@ def postprocess(probabilities_KXYZ: Tensor, spacing_mm: float, how: str) -> Tens
 
 def _undo(grid, probabilities_KXYZ: Tensor, label_values: np.ndarray, found: Segmentation) -> None:
     """Bring probabilities back to the scan's grid, slab by slab, and decide there: edges are smooth on fine grids."""
+    from utils.sliding_window import class_indices
+
     assert found.region is not None
     mask = found.mask[found.region]
     foreground = None if found.probabilities is None else found.probabilities[found.region]
@@ -199,19 +201,9 @@ def _undo(grid, probabilities_KXYZ: Tensor, label_values: np.ndarray, found: Seg
         first = slabs[0][0]
         classes_KIJK = np.stack([slab for _, slab in slabs])
         where = (..., slice(first, first + classes_KIJK.shape[-1]))
-        mask[where] = label_values[_classes(classes_KIJK)]
+        mask[where] = label_values[class_indices(classes_KIJK)]
         if foreground is not None:
             foreground[where] = classes_KIJK[0] if len(classes_KIJK) == 1 else classes_KIJK[1:].sum(axis=0)
-
-
-def _classes(probabilities_KXYZ: np.ndarray) -> np.ndarray:
-    """(X, Y, Z) class indices."""
-    return (probabilities_KXYZ[0] > 0.5).astype(int) if len(probabilities_KXYZ) == 1 else probabilities_KXYZ.argmax(0)
-
-
-def _slabs(array: np.ndarray, thickness: int = 16) -> Iterator[tuple[int, np.ndarray]]:
-    for first in range(0, array.shape[2], thickness):
-        yield first, array[..., first : first + thickness]
 
 
 def _opened(scan: Scan | Path | str) -> Scan:
@@ -283,11 +275,10 @@ def _models(job: Job) -> Models:
 
 
 def _warn_of_memory(scan: Scan, source: ScanSource, job: Job) -> None:
-    voxels = int(np.prod(scan.shape, dtype=np.int64))
-    if voxels >= _WORTH_A_WORD_VOXELS:
+    if scan.voxel_count >= _WORTH_A_WORD_VOXELS:
         each, where = (1, "the spine's box") if job.heatmap_model else (_BYTES_PER_VOXEL, "the whole scan")
-        gigabytes = 1 + each * voxels / 1e9
-        told = f"{source.path}: {voxels:.1e} voxels, about {gigabytes:.0f} GB of memory to search {where}"
+        gigabytes = 1 + each * scan.voxel_count / 1e9
+        told = f"{source.path}: {scan.voxel_count:.1e} voxels, about {gigabytes:.0f} GB of memory to search {where}"
         print(told, file=sys.stderr, flush=True)
 
 
@@ -376,6 +367,8 @@ def main() -> None:
     """Segment every scan, go on where one fails, and end with a table; exit code 1 where one failed."""
     arguments = parse_arguments()
     from training.checkpoints import find_checkpoint
+    from training.compute import find_compute
+    from training.trained_model import load_checkpoint_of
     from utils.pool import run_all
     from utils.scans import find_scans
 
@@ -396,7 +389,11 @@ def main() -> None:
         overwrite=arguments.overwrite,
         workers=arguments.workers,
     )
-    _models(job)  # a wrong one is told before any work
+    load_checkpoint_of("segmentation", job.segmentation_model)  # a wrong one is told before any work
+    if job.heatmap_model is not None:
+        load_checkpoint_of("heatmap", job.heatmap_model)
+    if arguments.scheduler is None:
+        find_compute(job.device, job.precision)
     rows = []
     for row in run_all(partial(process, job=job), sources, arguments.workers, arguments.scheduler):
         rows.append(row)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
-from prodigyopt import Prodigy
 
 from dataloader import Patches, h5VerSe
 from metrics.mask_metrics import dice
@@ -21,7 +19,8 @@ from networks import ARCHITECTURES
 from training.arguments import Settings
 from training.checkpoints import NetworkSpec
 from training.compute import find_compute
-from training.scripts import PRODIGY, expect_background
+from training.optimizer import build_optimizer
+from training.scripts import expect_background
 from training.tasks import SegmentationTask
 from utils.misc import OneLineParser, run_command
 from verse_utils.errors import UserError
@@ -60,8 +59,7 @@ def overfit(name: str, task: SegmentationTask, image: torch.Tensor, target: torc
     torch.manual_seed(0)
     network = NetworkSpec(name, 1, 1, task.settings.input_shape).build().to(compute.device)
     expect_background(network, 1)
-    with redirect_stdout(None):  # it announces its weight decay
-        optimizer = Prodigy(network.parameters(), **PRODIGY)
+    optimizer = build_optimizer(network)
     image, target = image.to(compute.device), target.to(compute.device)
     truth = target.bool().cpu().numpy()
     started = time.monotonic()

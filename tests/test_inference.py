@@ -122,12 +122,11 @@ def test_the_searched_region_is_the_spines():
         def __init__(self):
             self.shape = shape
 
-        def read(self, region=None):
-            read.append(region)
-            return image_hu[region]
-
-        def slabs(self, thickness=16):
-            return ((k, image_hu[..., k : k + thickness]) for k in range(0, shape[2], thickness))
+        def slabs(self, region=None):
+            if region:
+                read.append(region)
+            part_hu = image_hu[region or ...]
+            return ((k, part_hu[..., k : k + 16]) for k in range(0, part_hu.shape[2], 16))
 
     found = segment(Spy(), ORACLES, Options(margin_mm=5.0, probabilities=True))
     assert len(read) == 1 and found.region == read[0]

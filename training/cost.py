@@ -54,12 +54,13 @@ def counted_row(spec: NetworkSpec) -> list[str]:
         for precision in ("fp32", "bf16")
         for checkpointing in (False, True)
     ]
+    network = spec.build()
     return [
         spec.name,
         f"{count_parameters(spec) / 1e6:.2f} M",
         f"{count_flops(replace(spec, input_shape=HEATMAP_SHAPE)) / 1e9:.1f}",
         f"{count_flops(spec) / 1e9:.1f}",
-        *(f"{training_bytes(spec, LOSS, way) / GIB:.2f}" for way in ways),
+        *(f"{training_bytes(network, spec, LOSS, way) / GIB:.2f}" for way in ways),
     ]
 
 
@@ -79,7 +80,7 @@ def measured_rows(specs: list[NetworkSpec], unit: NetworkSpec, memory_gb: float)
             step = measure_step(spec, replace(cpu, checkpointing=checkpointing))
             row += [f"{step.peak_bytes / GIB:.2f}", f"{step.seconds / unit_seconds:.3g} × {unit.name}"]
         if torch.cuda.is_available():
-            way, _ = fit_memory(spec, LOSS, cuda, memory_gb)
+            way, _ = fit_memory(spec.build(), spec, LOSS, cuda, memory_gb)
             step = measure_step(spec, way, memory_gb)
             row += [f"{step.peak_bytes / GIB:.2f}", f"{step.seconds:.3g}"]
         yield row + ["not measured"] * (1 + len(MEASURED) - len(row))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +16,7 @@ from networks.checkpointing import checkpoint_blocks
 from training.checkpoints import NetworkSpec
 from training.compute import Compute
 from training.memory import limit_memory
-from training.scripts import PRODIGY
+from training.optimizer import build_optimizer
 from verse_utils.errors import UserError
 
 LOSS = DeepSupervision(DiceCE())
@@ -73,15 +72,12 @@ def _run_steps(spec: NetworkSpec, compute: Compute, memory_gb: float | None) -> 
 
 
 def _measured_steps(spec: NetworkSpec, compute: Compute) -> Measured:
-    from prodigyopt import Prodigy
-
     device = compute.device
     before = _process_bytes("VmRSS")
     network = spec.build().to(device)
     if compute.checkpointing:
         checkpoint_blocks(network)
-    with redirect_stdout(None):
-        optimizer = Prodigy(network.parameters(), **PRODIGY)
+    optimizer = build_optimizer(network)
     image = torch.randn(compute.batch_size, spec.in_channels, *spec.input_shape, device=device)
     target = (image[:, :1] > 1).to(torch.uint8)
     scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")

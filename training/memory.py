@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from networks.checkpointing import checkpoint_blocks
+from networks.network import Network
 from training.checkpoints import NetworkSpec
 from training.compute import Compute, fastest_precision
 from verse_utils.errors import UserError
@@ -32,23 +33,21 @@ _CPU_SHARE_BEYOND, _CPU_GIB_BEYOND = 0.3, 0.25
 _GPU_SHARE_BEYOND = 0.1
 
 
-def training_bytes(spec: NetworkSpec, loss: Loss, compute: Compute) -> int:
+def training_bytes(network: Network, spec: NetworkSpec, loss: Loss, compute: Compute) -> int:
     """Peak bytes of all tensors of a training step: weights, optimizer, activations, gradients.
 
     The step runs on tensors without content, so that it takes seconds and no memory, for any device. What libraries
     allocate for themselves while they compute, as workspaces of convolutions, is not in it.
 
     Args:
-        spec: the network's building plan.
+        network: stays as it is.
+        spec: its building plan.
         loss: logits and target to a scalar.
         compute: precision, checkpointing and batch size of the step.
-
-    Raises:
-        UserError: the network can't be built.
     """
     without_content = FakeTensorMode()
-    with torch.random.fork_rng(devices=[]), FakeCopyMode(without_content):
-        network = copy.deepcopy(spec.build())
+    with FakeCopyMode(without_content):
+        network = copy.deepcopy(network)
     with without_content:
         if compute.checkpointing:
             checkpoint_blocks(network)
@@ -65,14 +64,17 @@ def training_bytes(spec: NetworkSpec, loss: Loss, compute: Compute) -> int:
     return live.peak + optimizer
 
 
-def fit_memory(spec: NetworkSpec, loss: Loss, compute: Compute, memory_gb: float) -> tuple[Compute, float]:
+def fit_memory(
+    network: Network, spec: NetworkSpec, loss: Loss, compute: Compute, memory_gb: float
+) -> tuple[Compute, float]:
     """The fastest way of training a network that stays under a memory.
 
     Tried in this order: as asked; the batch in parts; 16 bit, where the device computes in it; checkpointing; both; 16
     bit where it is emulated.
 
     Args:
-        spec: the network's building plan.
+        network: stays as it is.
+        spec: its building plan.
         loss: logits and target to a scalar.
         compute: device, and precision, checkpointing and batch size that were asked for.
         memory_gb: GiB that training may take.
@@ -84,7 +86,7 @@ def fit_memory(spec: NetworkSpec, loss: Loss, compute: Compute, memory_gb: float
         UserError: nothing fits.
     """
     for way in _ways(compute):
-        gib = gib_at_most(training_bytes(spec, loss, way), way.device)
+        gib = gib_at_most(training_bytes(network, spec, loss, way), way.device)
         if gib <= memory_gb:
             return way, gib
     raise UserError(

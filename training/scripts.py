@@ -10,7 +10,6 @@ import json
 import math
 import platform
 import time
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,16 +31,12 @@ from training.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint, 
 from training.compute import Compute, find_compute
 from training.evaluation import predict, test, test_metrics_path
 from training.memory import fit_memory, limit_memory
+from training.optimizer import build_optimizer
 from training.tasks import TASKS, Task
 from utils.constants import HU_PER_UNIT, HU_RANGE
 from utils.misc import write_json, written_aside
 from utils.visualize import draw_curves, save_figure
 from verse_utils.errors import UserError
-
-# Prodigy finds its own step size (Mishchenko and Defazio 2024, arXiv:2306.06101). By its defaults it starts from 1e-6,
-# which costs these networks their first 100 to 300 steps, and then finds about 6e-3, at which single patches toss the
-# loss about; d_coef is its authors' knob for that. From here it stays at 2e-3, which learns faster than 8e-4.
-PRODIGY = {"d0": 2e-3, "d_coef": 0.02, "weight_decay": 0.01, "use_bias_correction": True}
 
 
 @dataclass
@@ -69,10 +64,11 @@ def train_and_test(settings: Settings) -> None:
     torch.manual_seed(settings.seed)
     task = TASKS[settings.task](settings)
     spec = NetworkSpec(settings.model, 1, task.out_channels, settings.input_shape, settings.model_args)
+    network = spec.build()
     if settings.memory_gb is not None:
-        compute, gib = fit_memory(spec, task.loss, compute, settings.memory_gb)
+        compute, gib = fit_memory(network, spec, task.loss, compute, settings.memory_gb)
         print(f"--memory_gb {settings.memory_gb:g}: {compute}; a step of {spec} takes {gib:.2f} GiB at most")
-    network = spec.build().to(compute.device)
+    network.to(compute.device)
     expect_background(network, task.out_channels)
     if compute.checkpointing:
         checkpoint_blocks(network)
@@ -123,13 +119,10 @@ def fit(
     After each epoch the run's folder holds ``last.pt``, ``best.pt``, ``metrics.csv`` and a picture; a run that was
     killed goes on after its last whole epoch, with the losses that it would have had.
     """
-    from prodigyopt import Prodigy
-
     sampler = EpochSampler(len(datasets["training"]), settings.seed)
     train_batches = _loader(task, datasets["training"], settings, compute, sampler)
     validation_batches = _loader(task, datasets["validation"], settings, compute)
-    with redirect_stdout(None):  # it announces its weight decay
-        optimizer = Prodigy(network.parameters(), lr=settings.lr, **PRODIGY)
+    optimizer = build_optimizer(network, settings.lr)
     steps = settings.epochs * math.ceil(len(train_batches) / compute.accumulate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")

@@ -22,6 +22,7 @@ from preprocessing import Settings as PreprocessingSettings
 from training.arguments import Settings
 from utils.components import without_small_blobs
 from utils.constants import HU_PER_UNIT, LEAST_BLOB_MM3, OVERHANG_VOX
+from utils.sliding_window import class_indices
 from utils.visualize import PREDICTION_COLOUR, TARGET_COLOUR, draw_planes
 from verse_utils.errors import UserError
 from verse_utils.labels import LABEL_TABLES, VERTEBRA_NAMES, class_count
@@ -203,26 +204,19 @@ class SegmentationTask(Task):
     def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
         handler.update(
             subject["case_id"],
-            prediction=_mask(probabilities_KXYZ),
+            prediction=class_indices(probabilities_KXYZ.numpy()),
             target=subject["label"].data[0].numpy(),
             spacing_mm=subject["image"].spacing,
         )
 
     def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
         target = subject["label"].data[0].numpy() > 0
-        prediction = _mask(probabilities_KXYZ) > 0
+        prediction = class_indices(probabilities_KXYZ.numpy()) > 0
         rows = {"input": {}, "target": {TARGET_COLOUR: target}, "prediction": {PREDICTION_COLOUR: prediction}}
         return draw_planes(_hu(subject), subject["image"].spacing, target, rows, title)
 
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (HeatmapTask, SegmentationTask)}
-
-
-def _mask(probabilities_KXYZ: Tensor) -> np.ndarray:
-    """(X, Y, Z) uint8 class indices."""
-    if probabilities_KXYZ.shape[0] == 1:
-        return (probabilities_KXYZ[0] > 0.5).to(torch.uint8).numpy()
-    return probabilities_KXYZ.argmax(dim=0).to(torch.uint8).numpy()
 
 
 def _class_names(labels: str) -> tuple[str, ...]:

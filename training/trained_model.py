@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,10 +90,8 @@ def load_model(run: Path, task: str, compute: Compute, runs: Path = Path("traine
         UserError: no checkpoint, or one of the other task.
     """
     path = find_checkpoint(run, runs)
-    content = load_checkpoint(path)
+    content = load_checkpoint_of(task, path)
     settings = content["settings"]
-    if settings["task"] != task:
-        raise UserError(f"{path}: is a {_KINDS[settings['task']]}, not a {_KINDS[task]}; exchange them")
     spec: NetworkSpec = content["network"]
     network = spec.build()
     network.load_state_dict(content["weights"])
@@ -109,3 +108,12 @@ def load_model(run: Path, task: str, compute: Compute, runs: Path = Path("traine
         name=settings["model_name"],
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
+
+
+def load_checkpoint_of(task: str, path: Path) -> dict[str, Any]:
+    """Read a checkpoint and see that it was trained for a task. Raises UserError."""
+    content = load_checkpoint(path)
+    found = content["settings"]["task"]
+    if found != task:
+        raise UserError(f"{path}: is a {_KINDS[found]}, not a {_KINDS[task]}; exchange them")
+    return content

@@ -17,6 +17,9 @@ SEGMENTATION_SHAPE: tuple[int, int, int] = (128, 128, 128)
 # not annotated in VerSe; only a network that sees where the scan ends can learn that.
 OVERHANG_VOX: tuple[int, int, int] = (0, 0, 16)
 
+# Slices of a scan that are in memory at a time, where it is gone through slab by slab.
+SLAB_SLICES = 16
+
 # Blobs of a whole scan's mask with less volume are no whole vertebra and are dropped. The smallest of a phantom, a C3,
 # has 5.5 cm³; the smallest whole one of six VerSe scans, a T9, has 28 cm³.
 LEAST_BLOB_MM3 = 5000.0

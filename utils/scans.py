@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 
+from utils.constants import SLAB_SLICES
 from utils.misc import written_aside
 from verse_utils.errors import UserError
 from verse_utils.images import check_varies, open_image, read_voxels, to_hu
 
-# Slices along K that are held at a time, and the least that can show a spine along any axis.
-SLAB_SLICES = 16
+# The least that can show a spine along any axis.
 LEAST_SLICES = 4
 # DICOM slices closer than this lie on one position; a gap may differ from the median by this share.
 SAME_POSITION_MM = 0.01
@@ -136,34 +136,30 @@ class Scan:
         """The number of voxels."""
         return int(np.prod(self.shape))
 
-    def slabs(self, thickness: int = SLAB_SLICES) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield, in one pass, each slab's first index along K and its (I, J, thickness or less) int16 HU, read-only.
+    def slabs(
+        self, region: tuple[slice, slice, slice] | None = None, thickness: int = SLAB_SLICES
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield, in one pass, the slabs of a region (slices along I, J, K), or of all of the scan.
+
+        Yields:
+            (first index along K in the region, (I, J, ``thickness`` or less) int16 HU, read-only), in stored order.
 
         Raises:
-            UserError: damaged; NaN or infinite values; after the last slab: a constant scan.
-        """
-        limits_hu = []
-        for first, slab in self._slabs(0, self.shape[2], thickness):
-            limits_hu += [slab.min(), slab.max()]
-            yield first, slab
-        check_varies(min(limits_hu), max(limits_hu), self.path)
-
-    def read(self, region: tuple[slice, slice, slice] | None = None) -> np.ndarray:
-        """Read a region (slices along I, J, K) or all of the scan: int16 HU in stored order, Fortran-contiguous.
-
-        Raises:
-            UserError: as ``slabs``, but a constant scan is refused only where all of it is read.
+            UserError: damaged; NaN or infinite values; a constant scan, after its last slab, where all is read.
             ValueError: a slice has a step.
         """
         bounds = [part.indices(size) for part, size in zip(region or (slice(None),) * 3, self.shape, strict=True)]
         if any(step != 1 for _, _, step in bounds):
             raise ValueError(f"slices of a region have no steps, got {region}")
         (i, i_stop, _), (j, j_stop, _), (k, k_stop, _) = bounds
-        values_hu = np.empty([max(stop - start, 0) for start, stop, _ in bounds], np.int16, order="F")
-        is_whole = values_hu.shape == self.shape
-        for first, slab in self.slabs() if is_whole else self._slabs(k, k_stop, SLAB_SLICES):
-            values_hu[:, :, first - k : first - k + slab.shape[2]] = slab[i:i_stop, j:j_stop]
-        return values_hu
+        is_whole = (i_stop - i, j_stop - j, k_stop - k) == self.shape
+        limits_hu = []
+        for first, slab in self._slabs(k, k_stop, thickness):
+            if is_whole:
+                limits_hu += [slab.min(), slab.max()]
+            yield first - k, slab[i:i_stop, j:j_stop]
+        if is_whole:
+            check_varies(min(limits_hu), max(limits_hu), self.path)
 
     def save(self, array_IJK: np.ndarray, path: Path) -> None:
         """Write an array as NIfTI on exactly this scan's grid, whole or not at all.

@@ -29,6 +29,13 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
     return [round(start) for start in np.linspace(0, size - window, count)]
 
 
+def class_indices(probabilities_KXYZ: np.ndarray) -> np.ndarray:
+    """What probabilities of K classes, or of the only foreground where K = 1, decide: (X, Y, Z) uint8."""
+    if len(probabilities_KXYZ) == 1:
+        return (probabilities_KXYZ[0] > 0.5).astype(np.uint8)
+    return probabilities_KXYZ.argmax(axis=0).astype(np.uint8)
+
+
 @torch.inference_mode()
 def predict_probabilities(
     network: Callable[[Tensor], Tensor],

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
+from utils.constants import SLAB_SLICES
+
 # A Gaussian of this sigma has a full width at half maximum of 1 (1 / (2 sqrt(2 ln 2))).
 _SIGMA_OF_UNIT_FWHM = 0.42466
 
@@ -121,7 +123,7 @@ class WorkingGrid:
             working[(slice(None),) * axis + (where,)] = fill
         return np.ascontiguousarray(working.transpose(np.argsort([axis.ras_axis for axis in axes])))
 
-    def undo_slabs(self, array: np.ndarray, thickness: int = 16) -> Iterator[tuple[int, np.ndarray]]:
+    def undo_slabs(self, array: np.ndarray, thickness: int = SLAB_SLICES) -> Iterator[tuple[int, np.ndarray]]:
         """``undo`` by linear interpolation, slab by slab; 0 outside the working grid.
 
         Args:

@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from prodigyopt import Prodigy
 
 from metrics.losses import DeepSupervision, DiceCE
 from networks.checkpointing import checkpoint_blocks
@@ -10,7 +9,7 @@ from training import memory
 from training.checkpoints import NetworkSpec
 from training.compute import Compute
 from training.memory import GIB, OPTIMIZER_COPIES, fit_memory, limit_memory, training_bytes
-from training.scripts import PRODIGY
+from training.optimizer import build_optimizer
 from verse_utils.errors import UserError
 
 LOSS = DeepSupervision(DiceCE())
@@ -40,7 +39,7 @@ def test_a_step_without_content_takes_what_a_real_one_takes(name, options, check
             live.count(tensor)
         LOSS(network(torch.zeros(2, 1, *shape)), torch.zeros(2, 1, *shape)).backward()
     optimizer = OPTIMIZER_COPIES * sum(4 * parameter.numel() for parameter in network.parameters())
-    assert training_bytes(spec, LOSS, compute) == pytest.approx(live.peak + optimizer, rel=0.02)
+    assert training_bytes(spec.build(), spec, LOSS, compute) == pytest.approx(live.peak + optimizer, rel=0.02)
 
 
 def test_live_bytes_are_counted_by_hand():
@@ -57,7 +56,7 @@ def test_live_bytes_are_counted_by_hand():
 
 def test_the_optimizer_keeps_as_much_as_is_counted():
     network = UNET.build()
-    optimizer = Prodigy(network.parameters(), **PRODIGY)
+    optimizer = build_optimizer(network)
     network(torch.randn(1, 1, 64, 64, 64)).sum().backward()
     optimizer.step()
     kept = sum(v.numel() for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor))
@@ -66,8 +65,9 @@ def test_the_optimizer_keeps_as_much_as_is_counted():
 
 def test_checkpointing_and_narrow_numbers_take_less():
     spec = NetworkSpec("SegResNet", 1, 1, (64, 64, 64))
+    network = spec.build()
     needed = {
-        (precision, checkpointing): training_bytes(spec, LOSS, Compute(CPU.device, precision, checkpointing))
+        (precision, checkpointing): training_bytes(network, spec, LOSS, Compute(CPU.device, precision, checkpointing))
         for precision in ("fp32", "bf16")
         for checkpointing in (False, True)
     }
@@ -77,9 +77,9 @@ def test_checkpointing_and_narrow_numbers_take_less():
 
 
 def test_counting_draws_no_random_numbers():
-    torch.manual_seed(0)
+    network = UNET.build()
     before = torch.get_rng_state()
-    training_bytes(UNET, LOSS, CPU)
+    training_bytes(network, UNET, LOSS, CPU)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -88,7 +88,7 @@ def test_the_fastest_way_that_fits_is_taken(monkeypatch, fastest):
     """Sizes are made up here: a GiB a patch, twice that in fp32, thrice that without checkpointing."""
     monkeypatch.setattr(memory, "fastest_precision", lambda device: fastest)
 
-    def bytes_of(spec, loss, way):
+    def bytes_of(network, spec, loss, way):
         return GIB * way.batch_size * (2 if way.precision == "fp32" else 1) * (1 if way.checkpointing else 3)
 
     monkeypatch.setattr(memory, "training_bytes", bytes_of)
@@ -96,7 +96,7 @@ def test_the_fastest_way_that_fits_is_taken(monkeypatch, fastest):
     asked = replace(CPU, batch_size=4, accumulate=2)
 
     def found(memory_gb):
-        way, gib = fit_memory(UNET, LOSS, asked, memory_gb)
+        way, gib = fit_memory(UNET.build(), UNET, LOSS, asked, memory_gb)
         assert gib <= memory_gb
         return way.precision, way.checkpointing, way.batch_size, way.accumulate
 
@@ -105,12 +105,12 @@ def test_the_fastest_way_that_fits_is_taken(monkeypatch, fastest):
     assert found(3) == (("fp32", True, 1, 8) if fastest == "fp32" else ("bf16", False, 1, 8))
     assert found(1) == ("bf16", True, 1, 8)
     with pytest.raises(UserError, match=r"--memory_gb 0\.5: UNet .* needs 1\.0 GiB even with bf16 and checkpointing"):
-        fit_memory(UNET, LOSS, asked, 0.5)
+        fit_memory(UNET.build(), UNET, LOSS, asked, 0.5)
 
 
 def test_what_was_asked_for_is_kept():
     asked = Compute(torch.device("cpu"), "bf16", checkpointing=True)
-    assert fit_memory(UNET, LOSS, asked, 4)[0] == asked
+    assert fit_memory(UNET.build(), UNET, LOSS, asked, 4)[0] == asked
 
 
 @pytest.mark.parametrize("name", ["UNet", "AttentionUNet3D", "SegFormer3D", "SwinUNetR"])
@@ -118,7 +118,8 @@ def test_four_gib_hold_the_four_at_128(name, monkeypatch):
     """On a GPU that computes in 16 bit, by count and a tenth more; SwinUNetR with the paper's feature size."""
     monkeypatch.setattr(memory, "fastest_precision", lambda device: "fp16")
     cuda = Compute(torch.device("cuda"), "fp32")
-    way, gib = fit_memory(NetworkSpec(name, 1, 1, (128, 128, 128)), LOSS, cuda, 4)
+    spec = NetworkSpec(name, 1, 1, (128, 128, 128))
+    way, gib = fit_memory(spec.build(), spec, LOSS, cuda, 4)
     assert gib <= 4
     assert way == (Compute(cuda.device, "fp16", checkpointing=True) if name == "SwinUNetR" else cuda)
 

@@ -43,11 +43,12 @@ def names(sources):
     return [source.name for source in sources]
 
 
-def joined(scan, thickness=16):
-    firsts, slabs = zip(*scan.slabs(thickness), strict=True)
-    assert list(firsts) == list(range(0, scan.shape[2], thickness))
+def joined(scan, region=None, thickness=16):
+    firsts, slabs = zip(*scan.slabs(region, thickness), strict=True)
+    array = np.concatenate(slabs, axis=2)
+    assert list(firsts) == list(range(0, array.shape[2], thickness))
     assert all(slab.dtype == np.int16 for slab in slabs)
-    return np.concatenate(slabs, axis=2)
+    return array
 
 
 # NIfTI
@@ -59,7 +60,7 @@ def test_a_scan_of_any_orientation_is_given_as_it_is_stored(tmp_path, codes):
     assert scan.shape == SHAPE and scan.voxel_count == CT.size and scan.warnings == []
     assert nib.aff2axcodes(scan.affine) == tuple(codes) and scan.affine.dtype == np.float64
     np.testing.assert_allclose(scan.affine, oriented(codes), atol=1e-5)
-    np.testing.assert_array_equal(scan.read(), CT)
+    np.testing.assert_array_equal(joined(scan), CT)
 
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz", "NII.GZ"])
@@ -83,18 +84,17 @@ def test_values_are_rounded_hu_whatever_is_stored(tmp_path, ending, stored, slop
         content[112:120] = np.array(slope, "<f4").tobytes()
         path.write_bytes(gzip.compress(content) if ending.lower().endswith("gz") else content)
     scan = opened(path)
-    whole = scan.read()
+    whole = joined(scan)
     np.testing.assert_array_equal(whole, expected)
-    assert whole.dtype == np.int16 and whole.flags.f_contiguous and whole.flags.writeable
     for thickness in (1, 16, 50):
-        np.testing.assert_array_equal(joined(scan, thickness), whole)
-    for region in [np.s_[2:7, :, 5:36], np.s_[:, 3:4, 36:], np.s_[-4:, :-2, 15:17], np.s_[3:3, :, :], np.s_[:, :, 9:2]]:
-        np.testing.assert_array_equal(scan.read(region), whole[region])
+        np.testing.assert_array_equal(joined(scan, thickness=thickness), whole)
+    for region in [np.s_[2:7, :, 5:36], np.s_[:, 3:4, 36:], np.s_[-4:, :-2, 15:17], np.s_[3:3, :, :]]:
+        np.testing.assert_array_equal(joined(scan, region), whole[region])
 
 
 def test_a_region_has_no_steps(tmp_path):
     with pytest.raises(ValueError, match="steps"):
-        opened(write(tmp_path / "ct.nii.gz")).read(np.s_[::2, :, :])
+        joined(opened(write(tmp_path / "ct.nii.gz")), np.s_[::2, :, :])
 
 
 def test_a_gzip_stream_is_opened_once_and_never_turned_back(tmp_path, monkeypatch):
@@ -112,23 +112,25 @@ def test_a_gzip_stream_is_opened_once_and_never_turned_back(tmp_path, monkeypatc
     for thickness in (1, 8):
         opens.clear()
         unpacked.clear()
-        joined(scan, thickness)
+        joined(scan, thickness=thickness)
         assert len(opens) == 1
         assert sum(unpacked) == 352 + CT.nbytes
     opens.clear()
-    scan.read(np.s_[1:3, 2:5, 2:30])
+    joined(scan, np.s_[1:3, 2:5, 2:30])
     assert len(opens) == 1
 
 
 def test_no_more_than_a_slab_is_read_at_a_time(tmp_path, monkeypatch):
     scan = opened(write(tmp_path / "ct.nii.gz", CT.astype(np.float32) + 0.25))
     sizes = []
-    monkeypatch.setattr("utils.scans.to_hu", lambda values, path: (sizes.append(values.shape[2]), values)[1])
+    monkeypatch.setattr(
+        "utils.scans.to_hu", lambda values, path: (sizes.append(values.shape[2]), values.astype(np.int16))[1]
+    )
     assert opened(scan.path).shape == SHAPE and sizes == []
-    scan.read()
+    joined(scan)
     assert sizes == [16, 16, 5]
     sizes.clear()
-    scan.read(np.s_[:2, :2, 10:33])
+    joined(scan, np.s_[:2, :2, 10:33])
     assert sizes == [16, 7]
 
 
@@ -138,7 +140,7 @@ def test_a_trailing_axis_of_one_is_dropped_without_reading_voxels(tmp_path, monk
         patched.setattr(nib.arrayproxy.ArrayProxy, "__getitem__", lambda *_: pytest.fail("voxels were read"))
         patched.setattr(nib.arrayproxy.ArrayProxy, "__array__", lambda *_: pytest.fail("voxels were read"))
         scan = opened(path)
-    np.testing.assert_array_equal(scan.read(), CT)
+    np.testing.assert_array_equal(joined(scan), CT)
     scan.save(np.zeros(SHAPE, np.uint8), tmp_path / "mask.nii.gz")
     header = nib.load(tmp_path / "mask.nii.gz").header
     assert header.get_data_shape() == SHAPE and (header["qform_code"], header["sform_code"]) == (0, 4)
@@ -224,9 +226,9 @@ def test_one_value_that_is_no_number_is_refused(tmp_path, value):
     array = CT.astype(np.float32)
     array[4, 5, 33] = value
     scan = opened(write(tmp_path / "ct.nii.gz", array))
-    for read in (scan.read, lambda: joined(scan), lambda: scan.read(np.s_[:, :, 30:])):
+    for region in (None, np.s_[:, :, 30:]):
         with pytest.raises(UserError, match=r"ct\.nii\.gz: holds NaN or infinite values"):
-            read()
+            joined(scan, region)
 
 
 def test_a_constant_scan_is_refused_after_its_last_slab(tmp_path):
@@ -236,8 +238,8 @@ def test_a_constant_scan_is_refused_after_its_last_slab(tmp_path):
         seen.extend(first for first, _ in scan.slabs())
     assert seen == [0, 16, 32]
     with pytest.raises(UserError, match="constant"):
-        scan.read()
-    assert (scan.read(np.s_[:, :, :5]) == -7).all()  # a region may be nothing but air
+        joined(scan)
+    assert (joined(scan, np.s_[:, :, :5]) == -7).all()  # a region may be nothing but air
 
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz"])
@@ -246,9 +248,9 @@ def test_a_truncated_file_is_refused(tmp_path, ending, axes):
     path = write(tmp_path / f"ct.{ending}", CT if axes == 3 else CT[..., None])
     path.write_bytes(path.read_bytes()[:-2000])
     scan = opened(path)
-    for read in (scan.read, lambda: joined(scan, 8), lambda: joined(scan, 99)):
+    for thickness in (8, 16, 99):
         with pytest.raises(UserError, match=rf"ct\.{ending}: voxels can't be read .*; fetch the file again") as error:
-            read()
+            joined(scan, thickness=thickness)
         assert "\n" not in str(error.value)
 
 
@@ -328,9 +330,9 @@ def test_slices_are_sorted_by_position_whatever_their_names(tmp_path, file_names
     scan = opened(write_slices(tmp_path / "series", names=file_names))
     assert scan.shape == DICOM_HU.shape and scan.warnings == []
     np.testing.assert_allclose(scan.affine, expected_affine(), atol=1e-5)
-    np.testing.assert_array_equal(scan.read(), DICOM_HU)
-    np.testing.assert_array_equal(joined(scan, 3), DICOM_HU)
-    np.testing.assert_array_equal(scan.read(np.s_[2:5, 1:, 3:6]), DICOM_HU[2:5, 1:, 3:6])
+    np.testing.assert_array_equal(joined(scan), DICOM_HU)
+    np.testing.assert_array_equal(joined(scan, thickness=3), DICOM_HU)
+    np.testing.assert_array_equal(joined(scan, np.s_[2:5, 1:, 3:6]), DICOM_HU[2:5, 1:, 3:6])
 
 
 def test_dicom_and_nifti_of_one_scan_are_one(tmp_path):
@@ -339,7 +341,7 @@ def test_dicom_and_nifti_of_one_scan_are_one(tmp_path):
     sitk.WriteImage(image, tmp_path / "series.nii.gz")  # an independent way from DICOM to NIfTI
     nifti = opened(tmp_path / "series.nii.gz")
     np.testing.assert_allclose(dicom.affine, nifti.affine, atol=1e-4)
-    np.testing.assert_array_equal(dicom.read(), nifti.read())
+    np.testing.assert_array_equal(joined(dicom), joined(nifti))
 
 
 def test_a_mask_of_a_dicom_scan_lies_on_its_grid(tmp_path):
@@ -357,7 +359,7 @@ def test_the_longest_series_is_taken_and_the_others_named(tmp_path):
     write_slices(tmp_path, CT[:, :, 10:15], uid="1.2.2", description="")
     write_slices(tmp_path, uid="1.2.9")
     scan = opened(tmp_path)
-    np.testing.assert_array_equal(scan.read(), DICOM_HU)
+    np.testing.assert_array_equal(joined(scan), DICOM_HU)
     assert scan.warnings == [f"{tmp_path}: 2 other series left out: 1.2.2 (5 slices), Scout (2 slices)"]
 
 
@@ -377,7 +379,7 @@ def test_other_files_beside_the_slices_are_passed_over(tmp_path):
     assert opened(tmp_path).warnings == []
     (tmp_path / "broken.dcm").write_bytes((tmp_path / "1.2.3_00.dcm").read_bytes()[:-30])
     scan = opened(tmp_path)
-    np.testing.assert_array_equal(scan.read(), DICOM_HU)
+    np.testing.assert_array_equal(joined(scan), DICOM_HU)
     assert scan.warnings == [f"{tmp_path}: 1 DICOM files can't be read as slices, broken.dcm the first"]
 
 
@@ -431,15 +433,15 @@ def test_a_slice_that_breaks_after_opening_is_named(tmp_path):
     scan = opened(write_slices(tmp_path))
     broken = tmp_path / "1.2.3_04.dcm"
     broken.write_bytes(broken.read_bytes()[:-30])
-    assert scan.read(np.s_[:, :, :4]).shape[2] == 4
+    assert joined(scan, np.s_[:, :, :4]).shape[2] == 4
     with pytest.raises(UserError, match=r"1\.2\.3_04\.dcm: voxels can't be read"):
-        scan.read()
+        joined(scan)
 
 
 def test_reading_dicom_leaves_the_locale_alone(tmp_path):
     write_slices(tmp_path)
     before = locale.setlocale(locale.LC_ALL)
-    opened(tmp_path).read()
+    joined(opened(tmp_path))
     assert locale.setlocale(locale.LC_ALL) == before
 
 
@@ -551,4 +553,4 @@ def test_sources_and_scans_can_go_to_another_process(tmp_path):
         again = pickle.loads(pickle.dumps(source))
         assert again == source
         scan = open_scan(again)
-        np.testing.assert_array_equal(pickle.loads(pickle.dumps(scan)).read(), scan.read())
+        np.testing.assert_array_equal(joined(pickle.loads(pickle.dumps(scan))), joined(scan))
