@@ -25,7 +25,8 @@ def large_components(mask: np.ndarray, least_vox: float = 1, least_share: float 
     components, count = label(mask)
     if not count:
         return mask
-    sizes = np.bincount(components.ravel())
+    # Plane by plane: bincount makes eight bytes of each voxel.
+    sizes = np.sum([np.bincount(plane.reshape(-1), minlength=count + 1) for plane in components], axis=0)
     sizes[0] = 0
     return ((sizes >= max(least_vox, 1)) & (sizes >= least_share * sizes.max()))[components]
 

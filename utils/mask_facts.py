@@ -21,7 +21,8 @@ def mask_facts(mask: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
     """
     spacing_mm = nib.affines.voxel_sizes(affine)
     voxel_ml = float(abs(np.linalg.det(affine[:3, :3]))) / 1000
-    counts = np.bincount(mask.reshape(-1))
+    # Plane by plane: bincount makes eight bytes of each voxel.
+    counts = np.sum([np.bincount(plane.reshape(-1), minlength=256) for plane in mask], axis=0)
     extent_mm = None
     if counts[1:].any():
         extent_mm = {}

@@ -1,0 +1,147 @@
+"""How fast and in how much memory a large scan is segmented, beside TorchIO's and MONAI's windows over all of it.
+
+    python benchmarks/whole_scan.py --segmentation_model RUN --heatmap_model RUN
+
+The scan is a phantom's body from head to pelvis, 512×512×600 voxels of 0.8×0.8×1 mm. All use one network, window and
+overlap, and read the scan and bring the answer to its grid by the same code; what differs is where windows are put and
+how their answers are stitched. Peak memory is that of the whole command, for the scan and for 300 slices of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nibabel as nib
+import numpy as np
+import torch
+import torchio as tio
+from monai.inferers import sliding_window_inference
+from torch import Tensor
+
+from inference import Models, Options, load_models, segment
+from metrics.mask_metrics import dice
+from training.trained_model import TrainedModel
+from utils.constants import HU_AIR
+from utils.intensity import scale_hu
+from utils.misc import OneLineParser, run_command
+from utils.scans import Scan, ScanSource, open_scan
+from utils.working_grid import WorkingGrid
+from verse_utils.phantom import render
+from verse_utils.phantom_anatomy import make_anatomy
+
+SHAPE, SPACING_MM = (512, 512, 600), (0.8, 0.8, 1.0)
+OVERLAP = 0.5
+NOISE_HU = 20.0
+
+
+def write_body(folder: Path) -> list[Path]:
+    """A body as NIfTI, and the 300 slices of its middle."""
+    anatomy = make_anatomy(np.random.default_rng(0))
+    origins = np.array([pose.origin for pose in anatomy.body_pose.values()])
+    centre_mm = (origins.min(axis=0) + origins.max(axis=0)) / 2 + [0, 30, 0]
+    affine = nib.affines.from_matvec(np.diag(SPACING_MM), centre_mm - np.multiply(SPACING_MM, np.array(SHAPE) - 1) / 2)
+    image_hu, _ = render(anatomy, affine, SHAPE, NOISE_HU)
+    paths = [folder / "body_600.nii.gz", folder / "body_300.nii.gz"]
+    whole = nib.Nifti1Image(image_hu, affine)
+    nib.save(whole, paths[0])
+    nib.save(whole.slicer[:, :, 150:450], paths[1])
+    return paths
+
+
+def run_whole_command(scan: Path, arguments: argparse.Namespace, output: Path) -> tuple[float, float]:
+    """Seconds and peak memory in GB of ``inference.py`` in a process of its own."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "inference.py"), "--input", str(scan), "--overwrite"]
+    command += ["--segmentation_model", str(arguments.segmentation_model), "--output", str(output)]
+    command += ["--heatmap_model", str(arguments.heatmap_model), "--precision", "fp32"]
+    started = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(command)} failed")
+    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
+
+
+def by_torchio(model: TrainedModel, image_CXYZ: Tensor) -> Tensor:
+    """Logits (K, X, Y, Z) by GridSampler and GridAggregator."""
+    window = model.spec.input_shape
+    subject = tio.Subject(image=tio.ScalarImage(tensor=image_CXYZ))
+    sampler = tio.inference.GridSampler(subject, window, [int(OVERLAP * size) for size in window])
+    aggregator = tio.inference.GridAggregator(sampler, overlap_mode="hann")
+    for batch in tio.SubjectsLoader(sampler, batch_size=1):
+        aggregator.add_batch(model.network(batch["image"][tio.DATA]), batch[tio.LOCATION])
+    return aggregator.get_output_tensor()
+
+
+def by_monai(model: TrainedModel, image_CXYZ: Tensor) -> Tensor:
+    """Logits (K, X, Y, Z) by sliding_window_inference."""
+    window = model.spec.input_shape
+    return sliding_window_inference(image_CXYZ[None], window, 1, model.network, overlap=OVERLAP, mode="gaussian")[0]
+
+
+@torch.inference_mode()
+def segment_all(
+    scan: Scan, model: TrainedModel, logits_of: Callable[[TrainedModel, Tensor], Tensor]
+) -> tuple[np.ndarray, float]:
+    """Mask of a whole scan on its grid, and the seconds that the windows alone took."""
+    grid = WorkingGrid.isotropic(scan.shape, scan.affine, model.spacing_mm)
+    image_hu = np.rint(grid.forward_slabs(scan.slabs(), HU_AIR))
+    started = time.perf_counter()
+    probabilities_XYZ = torch.sigmoid(logits_of(model, scale_hu(torch.from_numpy(image_hu)[None])))[0]
+    windows_seconds = time.perf_counter() - started
+    mask = np.zeros(scan.shape, np.uint8)
+    for first, slab in grid.undo_slabs(probabilities_XYZ.numpy()):
+        mask[..., first : first + slab.shape[2]] = slab > 0.5
+    return mask, windows_seconds
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--segmentation_model", type=Path, required=True, help="folder of a binary segmenter's run")
+    parser.add_argument("--heatmap_model", type=Path, required=True, help="folder of a localiser's run")
+    arguments = parser.parse_args()
+    models = load_models(arguments.segmentation_model, arguments.heatmap_model, device="cpu")
+    with TemporaryDirectory() as folder:
+        paths = write_body(Path(folder))
+        print("| inference.py | s | peak memory, GB |\n|---|---|---|")
+        for path in paths:
+            seconds, peak = run_whole_command(path, arguments, Path(folder) / "results")
+            print(f"| {path.name} | {seconds:.0f} | {peak:.2f} |", flush=True)
+        compare(open_scan(ScanSource(paths[0], "body")), models)
+
+
+def compare(scan: Scan, models: Models) -> None:
+    """Print a row for each way of segmenting a scan."""
+    options = Options(overlap=OVERLAP, postprocess="none")
+    print("\n| way | s | of it windows | times as long as the first | Dice with the first in its box |")
+    print("|---|---|---|---|---|")
+    started = time.perf_counter()
+    found = segment(scan, models, options)
+    unit = time.perf_counter() - started
+    assert found.region is not None
+    print(f"| localised, then segmented | {unit:.1f} | {found.seconds['segment']:.1f} | 1 | 1 |", flush=True)
+
+    def row(name: str, mask: np.ndarray, seconds: float, windows_seconds: float) -> None:
+        agreement = dice(mask[found.region] > 0, found.mask[found.region] > 0, spacing_mm=SPACING_MM)
+        times = f"{seconds / unit:.1f}"
+        print(f"| {name} | {seconds:.1f} | {windows_seconds:.1f} | {times} | {agreement:.4f} |", flush=True)
+
+    started = time.perf_counter()
+    everywhere = segment(scan, Models(models.segmenter), options)
+    row("segmented everywhere", everywhere.mask, time.perf_counter() - started, everywhere.seconds["segment"])
+    del everywhere
+    for name, logits_of in {"TorchIO everywhere": by_torchio, "MONAI everywhere": by_monai}.items():
+        started = time.perf_counter()
+        mask, windows_seconds = segment_all(scan, models.segmenter, logits_of)
+        row(name, mask, time.perf_counter() - started, windows_seconds)
+
+
+if __name__ == "__main__":
+    run_command(main)
