@@ -27,10 +27,12 @@ from utils.misc import OneLineParser, run_command, write_json
 from verse_utils.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import h5py
 
     from training.trained_model import TrainedModel
     from utils.scans import Scan, ScanSource
+    from utils.scratch import Scratch
+    from utils.working_grid import WorkingGrid
 
 POSTPROCESSING = ("blobs", "largest", "none")
 # The localiser's view is coarse, and its box may cut into a vertebra at the ends.
@@ -77,8 +79,8 @@ class Segmentation:
         mask: (I, J, K) uint8 on the scan's own grid: 1 on vertebrae, or a class, or VerSe's number, as was learnt.
         probabilities: (I, J, K) float32 in [0, 1] of any vertebra; None unless asked for.
         region: stored voxels that were searched; None where the localiser found no spine.
-        working_hu: (X, Y, Z) float32 of that region on the network's grid, for pictures.
-        working_mask: (X, Y, Z) uint8, the mask on that grid.
+        working_hu: (X, Y, Z) int16 of that region on the network's grid, for pictures; on disk, read by slicing.
+        working_mask: (X, Y, Z) uint8, the mask's classes on that grid, likewise.
         spacing_mm: of that grid.
         seconds: what was done -> how long it took.
         warnings: what the user should know.
@@ -87,8 +89,8 @@ class Segmentation:
     mask: np.ndarray
     probabilities: np.ndarray | None = None
     region: tuple[slice, slice, slice] | None = None
-    working_hu: np.ndarray | None = None
-    working_mask: np.ndarray | None = None
+    working_hu: h5py.Dataset | None = None
+    working_mask: h5py.Dataset | None = None
     spacing_mm: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -122,7 +124,8 @@ def segment(scan: Scan | Path | str, models: Models, options: Options | None = N
     """Find the vertebrae of a CT.
 
     The localiser, where there is one, finds the spine in a coarse view of the scan; the segmenter searches the box
-    around it, window by window. The scan is read slab by slab and never held in memory whole.
+    around it, window by window. The scan is read slab by slab and worked on in a temporary file: of all that is as long
+    as the scan, memory holds the mask alone.
 
     Args:
         scan: NIfTI file, DICOM folder, or a scan that ``utils.scans.open_scan`` opened.
@@ -132,8 +135,7 @@ def segment(scan: Scan | Path | str, models: Models, options: Options | None = N
     Raises:
         UserError: no CT.
     """
-    from utils.sliding_window import class_indices
-    from utils.working_grid import WorkingGrid
+    from utils.scratch import Scratch
 
     options = options or Options()
     scan = _opened(scan)
@@ -145,21 +147,17 @@ def segment(scan: Scan | Path | str, models: Models, options: Options | None = N
     if found.region is None:
         found.warnings.append("no spine found by the localiser; --no_localiser searches the whole scan")
         return found
-    spacing_mm = found.spacing_mm = models.segmenter.spacing_mm
+    scratch = Scratch()
     with found.timed("read"):
-        origin = scan.affine @ np.array([*(axis.start for axis in found.region), 1.0])
-        affine = np.column_stack([scan.affine[:, :3], origin])
-        i, j, k = (axis.stop - axis.start for axis in found.region)
-        grid = WorkingGrid.isotropic((i, j, k), affine, spacing_mm)
-        found.working_hu = np.rint(grid.forward_slabs(scan.slabs(found.region), HU_AIR))
+        found.spacing_mm = models.segmenter.spacing_mm
+        grid = _grid_of(scan, found.region, found.spacing_mm)
+        found.working_hu = scratch.volume("hu", grid.shape, np.int16, HU_AIR)
+        for where, part_hu in grid.forward_parts(scan.slabs(found.region), HU_AIR):
+            found.working_hu[where] = np.rint(part_hu)
     with found.timed("segment"):
-        probabilities_KXYZ = models.segmenter.predict(
-            found.working_hu, options.overlap, options.batch_size, mirror=options.tta
-        )
-        probabilities_KXYZ = postprocess(probabilities_KXYZ, spacing_mm, options.postprocess)
-        found.working_mask = class_indices(probabilities_KXYZ.numpy())
+        classes = _segment_working_grid(models.segmenter, found, options, scratch)
     with found.timed("undo"):
-        _undo(grid, probabilities_KXYZ, models.segmenter.label_values, found)
+        _undo(grid, classes, models.segmenter.label_values, found)
     return found
 
 
@@ -179,25 +177,66 @@ def locate(scan: Scan, localiser: TrainedModel | None, margin_mm: float) -> tupl
     return grid.source_region(list(box.start), list(box.stop), margin_mm + float(grid.spacing_mm.max()))
 
 
-def postprocess(probabilities_KXYZ: Tensor, spacing_mm: float, how: str) -> Tensor:
-    """Turn blobs that are no vertebra into background; ``how`` is one of ``POSTPROCESSING``."""
-    from utils.components import only_largest_blob, without_small_blobs
+def _grid_of(scan: Scan, region: tuple[slice, slice, slice], spacing_mm: float) -> WorkingGrid:
+    """The working grid of a region of a scan."""
+    from utils.working_grid import WorkingGrid
 
-    if how == "none":
-        return probabilities_KXYZ
-    if how == "largest":
-        return only_largest_blob(probabilities_KXYZ)
-    return without_small_blobs(probabilities_KXYZ, [spacing_mm] * 3, LEAST_BLOB_MM3)
+    origin = scan.affine @ np.array([*(axis.start for axis in region), 1.0])
+    i, j, k = (axis.stop - axis.start for axis in region)
+    return WorkingGrid.isotropic((i, j, k), np.column_stack([scan.affine[:, :3], origin]), spacing_mm)
 
 
-def _undo(grid, probabilities_KXYZ: Tensor, label_values: np.ndarray, found: Segmentation) -> None:
+def _segment_working_grid(
+    segmenter: TrainedModel, found: Segmentation, options: Options, scratch: Scratch
+) -> list[h5py.Dataset]:
+    """Fill ``found.working_mask``; returns the probabilities of each class, (X, Y, Z) float32, postprocessed."""
+    from utils.components import Blobs
+    from utils.sliding_window import class_indices
+
+    assert found.working_hu is not None
+    shape = found.working_hu.shape
+    mask = found.working_mask = scratch.volume("mask", shape, np.uint8)
+    components = scratch.volume("components", shape, np.int32)
+    classes = [scratch.volume(f"class {k}", shape, np.float32) for k in range(segmenter.spec.out_channels)]
+    blobs, slabs = Blobs(), []
+    for planes, slab_KXYZ in segmenter.predict_slabs(
+        found.working_hu, options.overlap, options.batch_size, mirror=options.tta
+    ):
+        for volume, slab in zip(classes, slab_KXYZ.numpy(), strict=True):
+            volume[..., planes] = slab
+        mask[..., planes] = class_indices(slab_KXYZ.numpy())
+        components[..., planes] = blobs.add(mask[..., planes] > 0)
+        slabs.append(planes)
+
+    large = blobs.large(**_what_blobs_stay(options.postprocess, found.spacing_mm))
+    for planes in slabs:
+        numbers = components[..., planes]
+        dropped = (numbers > 0) & ~large[numbers]
+        if dropped.any():
+            for volume, value in zip([mask, *classes], [0, *_background(len(classes))], strict=True):
+                volume[..., planes] = np.where(dropped, value, volume[..., planes])
+    return classes
+
+
+def _what_blobs_stay(postprocess: str, spacing_mm: float) -> dict[str, float]:
+    """Arguments of ``Blobs.large`` for one of ``POSTPROCESSING``."""
+    ways = {"blobs": {"least_vox": LEAST_BLOB_MM3 / spacing_mm**3}, "largest": {"least_share": 1.0}, "none": {}}
+    return ways[postprocess]
+
+
+def _background(channels: int) -> list[float]:
+    """Probabilities of each channel where there is no vertebra."""
+    return [0.0] if channels == 1 else [1.0, *[0.0] * (channels - 1)]
+
+
+def _undo(grid: WorkingGrid, classes: list[h5py.Dataset], label_values: np.ndarray, found: Segmentation) -> None:
     """Bring probabilities back to the scan's grid, slab by slab, and decide there: edges are smooth on fine grids."""
     from utils.sliding_window import class_indices
 
     assert found.region is not None
     mask = found.mask[found.region]
     foreground = None if found.probabilities is None else found.probabilities[found.region]
-    for slabs in zip(*(grid.undo_slabs(class_XYZ) for class_XYZ in probabilities_KXYZ.numpy()), strict=True):
+    for slabs in zip(*map(grid.undo_slabs, classes), strict=True):
         first = slabs[0][0]
         classes_KIJK = np.stack([slab for _, slab in slabs])
         where = (..., slice(first, first + classes_KIJK.shape[-1]))
@@ -306,7 +345,7 @@ def _save_picture(name: str, found: Segmentation, path: Path) -> None:
 
     if found.working_hu is None or found.working_mask is None:
         return
-    save_figure(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_mask > 0, name), path)
+    save_figure(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_mask, name), path)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

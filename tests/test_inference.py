@@ -168,7 +168,8 @@ def test_classes_become_their_labels(tmp_path):
                 classes[:, index] = (hu - low) / 10 if low < 0 else torch.where(hu > low, 1000.0 + low, -9.0)
             return classes
 
-    segmenter = replace(ORACLES.segmenter, network=Numbers(), labels="vertebrae")
+    spec = replace(ORACLES.segmenter.spec, out_channels=27)
+    segmenter = replace(ORACLES.segmenter, network=Numbers(), spec=spec, labels="vertebrae")
     image_hu = np.full((40, 40, 90), -50, np.int16)
     for value, start in ((200, 0), (400, 30), (600, 60)):
         image_hu[5:35, 5:35, start + 3 : start + 27] = value

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,9 +17,12 @@ from training.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint
 from training.compute import Compute
 from utils.constants import HU_PER_UNIT, HU_RANGE, OVERHANG_VOX, SEGMENTATION_SPACING_MM
 from utils.intensity import scale_hu
-from utils.sliding_window import predict_probabilities
+from utils.sliding_window import predict_slabs
 from verse_utils.errors import UserError
 from verse_utils.labels import LABEL_TABLES
+
+if TYPE_CHECKING:
+    import h5py
 
 _KINDS = {"heatmap": "localiser (--heatmap_model)", "segmentation": "segmenter (--segmentation_model)"}
 
@@ -50,22 +54,33 @@ class TrainedModel:
     name: str
     sha256: str
 
-    def predict(self, image_hu: np.ndarray, overlap: float = 0.5, batch_size: int = 1, mirror: bool = False) -> Tensor:
-        """Probabilities (K, X, Y, Z) of an image (X, Y, Z) in HU on the network's grid; see ``predict_probabilities``.
+    def predict(self, image_hu: np.ndarray) -> Tensor:
+        """Probabilities (K, X, Y, Z) of an image (X, Y, Z) in HU on the network's grid, as ``predict_slabs`` gives."""
+        return torch.cat([slab_KXYZ for _, slab_KXYZ in self.predict_slabs(image_hu)], dim=-1)
+
+    def predict_slabs(
+        self, image_hu: np.ndarray | h5py.Dataset, overlap: float = 0.5, batch_size: int = 1, mirror: bool = False
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """``utils.sliding_window.predict_slabs`` of an image (X, Y, Z) in HU on the network's grid.
 
         Like patches in training, a segmenter's windows see air beyond the upper and lower end.
         """
-        with self.compute.autocast():
-            return predict_probabilities(
-                self.network,
-                scale_hu(torch.from_numpy(image_hu)[None], self.hu_range, self.hu_per_unit),
-                self.spec.input_shape,
-                overlap,
-                batch_size,
-                OVERHANG_VOX if self.task == "segmentation" else (0, 0, 0),
-                mirror,
-                self.compute.device,
-            )
+        slabs = predict_slabs(
+            self.network,
+            _ScaledImage(image_hu, self.hu_range, self.hu_per_unit),
+            self.spec.input_shape,
+            overlap,
+            batch_size,
+            OVERHANG_VOX if self.task == "segmentation" else (0, 0, 0),
+            mirror,
+            self.compute.device,
+        )
+        while True:
+            with self.compute.autocast():  # not while the caller works on a slab
+                slab = next(slabs, None)
+            if slab is None:
+                return
+            yield slab
 
     @property
     def label_values(self) -> np.ndarray:
@@ -75,6 +90,23 @@ class TrainedModel:
         if self.labels == "vertebrae":
             values[list(table.values())] = list(table)
         return values
+
+
+@dataclass(frozen=True)
+class _ScaledImage:
+    """An image (X, Y, Z) in HU that is scaled to (1, X, Y, Z) where it is read."""
+
+    image_hu: np.ndarray | h5py.Dataset
+    hu_range: tuple[float, float]
+    hu_per_unit: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, *self.image_hu.shape)
+
+    def __getitem__(self, where: tuple[slice, ...]) -> Tensor:
+        part_hu = np.ascontiguousarray(self.image_hu[where[1:]])
+        return scale_hu(torch.from_numpy(part_hu)[None], self.hu_range, self.hu_per_unit)
 
 
 def load_model(run: Path, task: str, compute: Compute, runs: Path = Path("trained_models")) -> TrainedModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -36,10 +37,20 @@ def class_indices(probabilities_KXYZ: np.ndarray) -> np.ndarray:
     return probabilities_KXYZ.argmax(axis=0).astype(np.uint8)
 
 
-@torch.inference_mode()
+class Image(Protocol):
+    """A scaled image (C, X, Y, Z): a tensor, or what gives one when it is sliced."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(C, X, Y, Z)."""
+
+    def __getitem__(self, where: tuple[slice, ...]) -> Tensor:
+        """(C, x, y, z) of it."""
+
+
 def predict_probabilities(
     network: Callable[[Tensor], Tensor],
-    image_CXYZ: Tensor,
+    image_CXYZ: Image,
     window_shape: Sequence[int],
     overlap: float = 0.5,
     batch_size: int = 1,
@@ -48,9 +59,6 @@ def predict_probabilities(
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Apply a network window by window and stitch its logits, weighted by a Gaussian.
-
-    Windows go up layer by layer, and what no further layer reaches is finished: beside the image and the answer, the
-    device holds the logits of one layer alone. Windows of nothing but air are taken for background unseen.
 
     Args:
         network: (B, C, *window_shape) float to logits (B, K, *window_shape), on ``device``.
@@ -66,20 +74,49 @@ def predict_probabilities(
     Returns:
         (K, X, Y, Z) float32 in [0, 1] on the CPU: the sigmoid where K = 1, the softmax over K otherwise.
     """
+    probabilities = torch.empty(0)
+    for planes, slab_KXYZ in predict_slabs(
+        network, image_CXYZ, window_shape, overlap, batch_size, overhang_vox, mirror, device
+    ):
+        if not len(probabilities):
+            probabilities = torch.empty(len(slab_KXYZ), *image_CXYZ.shape[1:])
+        probabilities[..., planes] = slab_KXYZ
+    return probabilities
+
+
+@torch.inference_mode()
+def predict_slabs(
+    network: Callable[[Tensor], Tensor],
+    image_CXYZ: Image,
+    window_shape: Sequence[int],
+    overlap: float = 0.5,
+    batch_size: int = 1,
+    overhang_vox: Sequence[int] = (0, 0, 0),
+    mirror: bool = False,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[slice, Tensor]]:
+    """``predict_probabilities`` in slabs along Z, from below, so that the answer never has to be in memory whole.
+
+    Windows go up layer by layer, and what no further layer reaches is finished: memory holds the image and the logits
+    of one layer alone. Windows of nothing but air are taken for background unseen.
+
+    Yields:
+        (planes, (K, X, Y, z) float32 in [0, 1] on the CPU).
+    """
     shape = image_CXYZ.shape[1:]
     axes = [_Axis.cover(*sizes, overlap) for sizes in zip(shape, window_shape, overhang_vox, strict=True)]
     layer = _Layer(axes, device)
-    probabilities = torch.empty(0)
     for level, z in enumerate(axes[2].starts):
-        for places, windows_BCXYZ in _batches(image_CXYZ, axes, z, batch_size, layer.is_empty):
+        planes = slice(max(z, 0), max(z + axes[2].window, 0))
+        image_of_layer = image_CXYZ[:, :, :, planes].float()
+        batches = _batches(image_of_layer, axes, z - planes.start, batch_size, layer.is_empty)
+        for places, windows_BCXYZ in batches:
             layer.add(places, level, _logits(network, windows_BCXYZ.to(device), mirror))
-        if not level:
-            probabilities = torch.empty(layer.classes, *shape)
         end = axes[2].starts[level + 1] if z < axes[2].starts[-1] else z + axes[2].window
         inside = slice(max(z, 0), min(max(end, 0), shape[2]))
         finished = layer.pop(end - z)[:, axes[0].inside, axes[1].inside]
-        probabilities[..., inside] = finished[..., inside.start - z : inside.stop - z].cpu()
-    return probabilities
+        if inside.start < inside.stop:
+            yield inside, finished[..., inside.start - z : inside.stop - z].cpu()
 
 
 def _batches(
@@ -169,11 +206,6 @@ class _Layer:
         """Whether no logits were added yet."""
         return self.total_KXYZ is None
 
-    @property
-    def classes(self) -> int:
-        """K."""
-        return 0 if self.total_KXYZ is None else len(self.total_KXYZ)
-
     def add(self, places: Sequence[tuple[int, int]], level: int, logits_BKXYZ: Tensor) -> None:
         """Add the logits of windows, whose numbers along X and Y are ``places``, and along Z ``level``."""
         if self.total_KXYZ is None:
@@ -207,7 +239,7 @@ def _window(image_CXYZ: Tensor, start: Shape, window_shape: Sequence[int]) -> Te
     before = [max(-s, 0) for s in start]
     behind = [max(s + w - n, 0) for s, w, n in zip(start, window_shape, image_CXYZ.shape[1:], strict=True)]
     where = [slice(max(s, 0), max(s + w, 0)) for s, w in zip(start, window_shape, strict=True)]
-    window = image_CXYZ[(slice(None), *where)].float()
+    window = image_CXYZ[(slice(None), *where)]
     padding = [width for pair in reversed(list(zip(before, behind, strict=True))) for width in pair]
     return torch.nn.functional.pad(window, padding, value=HU_AIR / HU_PER_UNIT) if any(padding) else window
 

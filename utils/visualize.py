@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from utils.constants import SLAB_SLICES
 from utils.misc import written_aside
 
 if TYPE_CHECKING:
@@ -30,7 +31,12 @@ def planes_through(weight: np.ndarray) -> tuple[int, int, int]:
     Args:
         weight: (X, Y, Z), not negative.
     """
-    sums = [weight.sum(axis=tuple(other for other in range(3) if other != axis), dtype=np.float64) for axis in range(3)]
+    sums = [np.zeros(size) for size in weight.shape]
+    for planes in _slabs(weight):
+        slab = weight[..., planes]
+        sums[0] += slab.sum(axis=(1, 2), dtype=np.float64)
+        sums[1] += slab.sum(axis=(0, 2), dtype=np.float64)
+        sums[2][planes] = slab.sum(axis=(0, 1), dtype=np.float64)
     x, y, z = (int(s.argmax()) if s.any() else len(s) // 2 for s in sums)
     return x, y, z
 
@@ -72,7 +78,7 @@ def _draw_plane(ax: Axes, image_hu, spacing_mm, axis: int, index: int, overlays:
     across, up = (other for other in range(3) if other != axis)
 
     def plane(volume: np.ndarray) -> np.ndarray:
-        return np.asarray(volume.take(index, axis=axis).T, dtype=np.float32)
+        return np.asarray(volume[tuple(index if other == axis else slice(None) for other in range(3))].T, np.float32)
 
     aspect = spacing_mm[up] / spacing_mm[across]
     low, high = BONE_WINDOW_HU
@@ -95,9 +101,9 @@ def draw_mask(image_hu: np.ndarray, spacing_mm: Sequence[float], mask: np.ndarra
     """Draw a found mask: three planes through it, and the scan's projection from the front, all with its outline.
 
     Args:
-        image_hu: (X, Y, Z), HU.
+        image_hu: (X, Y, Z), HU; an array, or a volume of ``Scratch``.
         spacing_mm: along X, Y, Z.
-        mask: (X, Y, Z) bool.
+        mask: (X, Y, Z), 0 where nothing was found; likewise.
         title: of the whole picture.
     """
     from matplotlib.figure import Figure
@@ -112,10 +118,20 @@ def draw_mask(image_hu: np.ndarray, spacing_mm: Sequence[float], mask: np.ndarra
     for (plane, axis), ax in zip(_PLANES, axes, strict=False):
         _draw_plane(ax, image_hu, spacing_mm, axis, where[axis], {PREDICTION_COLOUR: mask})
         ax.set_title(plane, fontsize=8)
-    front = image_hu.max(axis=1, keepdims=True), mask.max(axis=1, keepdims=True)
+    front = _seen_from_front(image_hu), _seen_from_front(mask)
     _draw_plane(axes[3], front[0], spacing_mm, 1, 0, {PREDICTION_COLOUR: front[1]})
     axes[3].set_title("projection", fontsize=8)
     return figure
+
+
+def _seen_from_front(volume: np.ndarray) -> np.ndarray:
+    """(X, 1, Z) maximum along Y."""
+    return np.concatenate([volume[..., planes].max(axis=1, keepdims=True) for planes in _slabs(volume)], axis=2)
+
+
+def _slabs(volume: np.ndarray) -> list[slice]:
+    """Slabs along Z that make up a volume, which may lie on disk."""
+    return [slice(first, first + SLAB_SLICES) for first in range(0, volume.shape[2], SLAB_SLICES)]
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], score_name: str) -> Figure:

@@ -108,26 +108,48 @@ class WorkingGrid:
         Returns:
             (X, Y, Z) float32.
         """
+        working = np.full(self.shape, fill, np.float32)
+        for where, part in self.forward_parts(slabs, fill):
+            working[where] = part
+        return working
+
+    def forward_parts(
+        self, slabs: Iterable[tuple[int, np.ndarray]], fill: float
+    ) -> Iterator[tuple[tuple[slice, slice, slice], np.ndarray]]:
+        """``forward_slabs`` in parts, each as soon as it is known, so that neither grid has to be in memory whole.
+
+        Yields:
+            (where in (X, Y, Z), (x, y, z) float32). Voxels in no part lie outside the scan.
+        """
         axes = self._stored_axes()
         matrices = [_smoothing(axis.source_size, axis.scale, axis.to_working) for axis in axes]
-        working = np.zeros([axis.working_size for axis in axes], np.float32)
+        to_ras = np.argsort([axis.ras_axis for axis in axes])
+        reads = matrices[2] != 0
+        ends = np.where(reads.any(axis=1), axes[2].source_size - reads[:, ::-1].argmax(axis=1), 0)
+        unfinished: dict[int, np.ndarray] = {}  # planes across K that later slabs add to
         for first, slab in slabs:
-            along_k = matrices[2][:, first : first + slab.shape[2]]
-            reached = np.flatnonzero(along_k.any(axis=1))
-            if not len(reached):
+            stop = first + slab.shape[2]
+            reached = np.flatnonzero(reads[:, first:stop].any(axis=1))
+            planes = _along_axes((matrices[0], matrices[1], matrices[2][reached, first:stop]), slab)
+            for plane, row in enumerate(reached.tolist()):
+                so_far = unfinished.get(row)
+                unfinished[row] = planes[..., plane] if so_far is None else so_far + planes[..., plane]
+            finished = sorted(row for row in unfinished if ends[row] <= stop)
+            if not finished:
                 continue
-            rows = slice(reached[0], reached[-1] + 1)
-            working[..., rows] += _along_axes((matrices[0], matrices[1], along_k[rows]), slab)
-        outside = [~axis.is_inside_source for axis in axes]
-        for axis, where in enumerate(outside):
-            working[(slice(None),) * axis + (where,)] = fill
-        return np.ascontiguousarray(working.transpose(np.argsort([axis.ras_axis for axis in axes])))
+            part = np.stack([unfinished.pop(row) for row in finished], axis=-1)
+            part[~axes[0].is_inside_source] = fill
+            part[:, ~axes[1].is_inside_source] = fill
+            where = [slice(0, axis.working_size) for axis in axes]
+            where[2] = slice(finished[0], finished[-1] + 1)
+            x, y, z = (where[axis] for axis in to_ras)
+            yield (x, y, z), part.transpose(to_ras)
 
     def undo_slabs(self, array: np.ndarray, thickness: int = SLAB_SLICES) -> Iterator[tuple[int, np.ndarray]]:
         """``undo`` by linear interpolation, slab by slab; 0 outside the working grid.
 
         Args:
-            array: (X, Y, Z) numbers of the working grid.
+            array: (X, Y, Z) numbers of the working grid, or a volume of ``Scratch``.
             thickness: slices along K in a slab.
 
         Yields:
@@ -135,13 +157,15 @@ class WorkingGrid:
         """
         self._check(array, self.shape)
         axes = self._stored_axes()
-        stored = np.asarray(array).transpose([axis.ras_axis for axis in axes])
         matrices = [axis.to_source for axis in axes]
         for first in range(0, axes[2].source_size, thickness):
             along_k = matrices[2][first : first + thickness]
             reached = np.flatnonzero(along_k.any(axis=0))
             planes = slice(reached[0], reached[-1] + 1) if len(reached) else slice(0)
-            yield first, _along_axes((matrices[0], matrices[1], along_k[:, planes]), stored[..., planes])
+            where = [slice(None)] * 3
+            where[axes[2].ras_axis] = planes
+            stored = array[tuple(where)].transpose([axis.ras_axis for axis in axes])
+            yield first, _along_axes((matrices[0], matrices[1], along_k[:, planes]), stored)
 
     def source_region(self, start: Sequence[int], stop: Sequence[int], margin_mm: float) -> tuple[slice, slice, slice]:
         """The stored voxels (I, J, K) that a box of working voxels covers, and a margin around it, inside the scan."""

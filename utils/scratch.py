@@ -1,0 +1,45 @@
+"""Volumes that need not fit into memory: a file of compressed chunks that vanishes with the process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from utils.constants import SLAB_SLICES
+
+if TYPE_CHECKING:
+    import h5py
+
+# Chunks that are written in part stay in memory until they are whole: those of a layer of the largest scans.
+_CACHE_BYTES = 64 * 2**20
+_CHUNK_SHAPE = (64, 64, 2 * SLAB_SLICES)
+
+
+class Scratch:
+    """A temporary file of volumes, in the folder that ``TMPDIR`` names; even a kill leaves nothing behind."""
+
+    def __init__(self) -> None:
+        import h5py
+
+        self._bytes = TemporaryFile()  # noqa: SIM115 - as long as its volumes are used
+        self._file = h5py.File(self._bytes, "w", rdcc_nbytes=_CACHE_BYTES, rdcc_w0=0)
+
+    def volume(self, name: str, shape: Sequence[int], dtype: Any, fill: float = 0) -> h5py.Dataset:
+        """A new volume that is read and written by slices, as an array is.
+
+        Args:
+            name: unique in this file.
+            shape: (X, Y, Z).
+            dtype: of its voxels.
+            fill: value of voxels that were not written.
+        """
+        import hdf5plugin
+
+        chunk_shape = tuple(int(n) for n in np.minimum(_CHUNK_SHAPE, shape))
+        compression = hdf5plugin.Blosc2(cname="lz4", clevel=1, filters=hdf5plugin.Blosc2.SHUFFLE)
+        return self._file.create_dataset(
+            name, tuple(shape), dtype, chunks=chunk_shape, fillvalue=fill, compression=compression
+        )
