@@ -49,6 +49,14 @@ def heatmap_box(heatmap: np.ndarray) -> Box | None:
     return mask_box(large_components(heatmap >= BOX_THRESHOLD, least_share=LEAST_COMPONENT_SHARE))
 
 
+def measure_heatmaps(
+    prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]
+) -> dict[str, float]:
+    """All metrics below."""
+    functions = (mae, rmse, r2, box_iou, spine_in_box, box_centre_error_mm)
+    return {function.__name__: function(prediction, target, mask, spacing_mm) for function in functions}
+
+
 def mae(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
     """Mean absolute error, in [0, 1]."""
     return float(np.abs(prediction - target).mean(dtype=np.float64))

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
+
+from metrics.surface_metrics import measure_surfaces
+
+
+def measure_masks(prediction: np.ndarray, target: np.ndarray, spacing_mm: Sequence[float]) -> dict[str, float]:
+    """All metrics of a pair of masks: those below, and those of ``surface_metrics``."""
+    return {
+        "dice": dice(prediction, target, spacing_mm),
+        "iou": iou(prediction, target, spacing_mm),
+        "precision": precision(prediction, target, spacing_mm),
+        "recall": recall(prediction, target, spacing_mm),
+        "volume_difference_ml": volume_difference_ml(prediction, target, spacing_mm),
+        **measure_surfaces(prediction, target, spacing_mm),
+    }
 
 
 def dice(prediction: np.ndarray, target: np.ndarray, spacing_mm: Sequence[float]) -> float:
@@ -32,42 +45,15 @@ def recall(prediction: np.ndarray, target: np.ndarray, spacing_mm: Sequence[floa
     return _overlap(prediction, target) / size if size else float(not prediction.any())
 
 
+def volume_difference_ml(prediction: np.ndarray, target: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Volume of the prediction minus that of the target in ml; both empty: 0."""
+    return (int(prediction.sum()) - int(target.sum())) * float(np.prod(spacing_mm)) / 1000
+
+
 def hd95_mm(prediction: np.ndarray, target: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """95th percentile of the distances between the surfaces, the larger of both directions, in mm.
-
-    MONAI computes it between voxels at the edge of the masks, here cropped to their joint box. Both empty: 0; one
-    empty: the diagonal of the grid, a distance that no prediction can exceed.
-    """
-    if not prediction.any() and not target.any():
-        return 0.0
-    if not prediction.any() or not target.any():
-        return float(np.linalg.norm(np.array(target.shape) * np.array(spacing_mm)))
-    import torch
-    from monai.metrics import compute_hausdorff_distance
-
-    box = _joint_box(prediction, target)
-    # A rim of background: the surface of a mask that touches the volume's border is seen there too.
-    padded_prediction, padded_target = (torch.from_numpy(np.pad(m[box], 1))[None, None] for m in (prediction, target))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of its own call
-        distance_mm = compute_hausdorff_distance(
-            padded_prediction,
-            padded_target,
-            include_background=True,
-            percentile=95,
-            spacing=[float(s) for s in spacing_mm],
-        )
-    return float(distance_mm)
+    """The one of ``measure_surfaces`` alone."""
+    return measure_surfaces(prediction, target, spacing_mm)["hd95_mm"]
 
 
 def _overlap(prediction: np.ndarray, target: np.ndarray) -> int:
     return int((prediction & target).sum())
-
-
-def _joint_box(prediction: np.ndarray, target: np.ndarray) -> tuple[slice, ...]:
-    either = prediction | target
-    box = []
-    for axis in range(3):
-        held = np.flatnonzero(either.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(slice(int(held[0]), int(held[-1]) + 1))
-    return tuple(box)

@@ -73,6 +73,7 @@ def test_every_package_is_installed():
         "training/train_heatmap.py",
         "training/train_segmentation.py",
         "training/cost.py",
+        "metrics/evaluate.py",
     ],
 )
 def test_help_loads_no_heavy_library(script):

@@ -16,6 +16,9 @@ from utils.misc import write_json
 from utils.sliding_window import predict_probabilities
 from utils.visualize import save_figure
 
+# As many as fit above a picture.
+SHOWN_METRICS = 6
+
 
 def predict(
     network: nn.Module,
@@ -58,4 +61,5 @@ def test_metrics_path(settings: Settings) -> Path:
 
 
 def _shown(row: dict) -> str:
-    return ", ".join(f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float))
+    values = [f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float)]
+    return ", ".join(values[:SHOWN_METRICS])

@@ -82,12 +82,23 @@ class OnGrid(Protocol):
         """(4, 4), to RAS mm."""
 
 
-def check_same_grid(image: OnGrid, mask: OnGrid, image_path: Path, mask_path: Path) -> None:
-    """Raise UserError unless both images have one shape and corners within a quarter of a voxel."""
+def check_same_grid(
+    image: OnGrid,
+    mask: OnGrid,
+    image_path: Path,
+    mask_path: Path,
+    partner: str = "its CT",
+    remedy: str = "resample the mask to the CT or leave the case out with --exclude",
+) -> None:
+    """Raise UserError unless both images have one shape and corners within a quarter of a voxel.
+
+    Args:
+        image, mask: two images, whose paths are named in the message.
+        partner: what the image is to the mask, for the message; and its remedy.
+    """
     if image.shape != mask.shape:
         raise UserError(
-            f"{mask_path}: shape {mask.shape} is not that of its CT {image_path}, {image.shape}; "
-            "resample the mask to the CT or leave the case out with --exclude"
+            f"{mask_path}: shape {mask.shape} is not that of {partner} {image_path}, {image.shape}; {remedy}"
         )
     corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in image.shape], indexing="ij")).reshape(3, -1)
     distances = np.linalg.norm(
@@ -96,8 +107,7 @@ def check_same_grid(image: OnGrid, mask: OnGrid, image_path: Path, mask_path: Pa
     voxel_mm = float(np.min(nib.affines.voxel_sizes(image.affine)))
     if distances.max() > CORNER_TOLERANCE_VOX * voxel_mm:
         raise UserError(
-            f"{mask_path}: its grid lies up to {distances.max():.1f} mm off that of its CT {image_path}; "
-            "resample the mask to the CT or leave the case out with --exclude"
+            f"{mask_path}: its grid lies up to {distances.max():.1f} mm off that of {partner} {image_path}; {remedy}"
         )
 
 
@@ -155,7 +165,8 @@ def _to_labels(mask: nib.Nifti1Image, path: Path) -> np.ndarray:
             raise UserError(f"{path}: holds values that are not whole numbers; give a mask of vertebra numbers")
         values = rounded
     if values.min() < 0 or values.max() > T13:
-        raise UserError(f"{path}: labels {values.min():g} to {values.max():g} leave VerSe's 0 to {T13}")
+        labels = f"labels {values.min():g} to {values.max():g}"
+        raise UserError(f"{path}: {labels} leave VerSe's 0 to {T13}; give a mask of VerSe's labels, or of 0 and 1")
     label = values.astype(np.uint8)
     label[(label == SACRUM) | (label == COCCYX)] = 0
     return label

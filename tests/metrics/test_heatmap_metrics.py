@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from metrics.heatmap_metrics import heatmap_box, mask_box
-from metrics.metric_handler import HEATMAP_METRICS
+from metrics.heatmap_metrics import heatmap_box, mask_box, measure_heatmaps
 
 SPACING = (2.0, 2.0, 2.0)
 MASK = np.zeros((16, 16, 32), bool)
@@ -12,7 +11,7 @@ NOTHING = np.zeros_like(TARGET)
 
 
 def measure(prediction, target=TARGET, mask=MASK):
-    return {name: metric.function(prediction, target, mask, SPACING) for name, metric in HEATMAP_METRICS.items()}
+    return measure_heatmaps(prediction, target, mask, SPACING)
 
 
 def test_a_perfect_prediction():

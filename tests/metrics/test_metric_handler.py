@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from metrics.metric_handler import HEATMAP_METRICS, MASK_METRICS, MetricHandler
+from utils.intervals import mean_interval
 
 A = np.zeros((6, 6, 6), np.uint8)
 A[1:4, 1:4, 1:4] = 1
@@ -11,17 +12,16 @@ B = np.roll(A, 1, axis=0)
 
 
 @pytest.mark.parametrize("table", [MASK_METRICS, HEATMAP_METRICS], ids=["mask", "heatmap"])
-def test_every_metric_says_unit_direction_and_its_value_for_empty_masks(table):
+def test_every_metric_says_unit_and_direction(table):
+    pair, inputs = (A > 0, A > 0), {}
+    if table is HEATMAP_METRICS:
+        pair, inputs = (A.astype(np.float32),) * 2, {"mask": A > 0}
+    perfect = table.measure(*pair, spacing_mm=(1, 1, 1), **inputs)
+    assert list(perfect) == list(table) and table.measure.__doc__
     for name, metric in table.items():
-        assert metric.unit in ("1", "mm") and name.endswith("_mm") == (metric.unit == "mm")
-        assert metric.function.__doc__
-        inputs = {"mask": A > 0} if table is HEATMAP_METRICS else {}
-        perfect = (
-            metric.function(A > 0, A > 0, spacing_mm=(1, 1, 1), **inputs)
-            if not inputs
-            else metric.function(A.astype(np.float32), A.astype(np.float32), spacing_mm=(1, 1, 1), **inputs)
-        )
-        assert perfect == (1 if metric.higher_is_better else 0)
+        endings = [unit for unit in ("mm", "ml") if name.endswith(f"_{unit}")]
+        assert metric.unit == (endings[0] if endings else "1")
+        assert perfect[name] == (1 if metric.higher_is_better else 0)
 
 
 def test_summary_and_rows():
@@ -32,8 +32,16 @@ def test_summary_and_rows():
     assert [row["case"] for row in content["cases"]] == ["a", "b"]
     dice = content["summary"]["dice"]
     assert dice["mean"] == pytest.approx((1 + 2 / 3) / 2) and dice["min"] == pytest.approx(2 / 3)
+    assert dice["ci95"] == list(mean_interval([1, 2 / 3]))
     assert dice["cases"] == 2 and dice["higher_is_better"] is True
     assert content["summary"]["hd95_mm"]["unit"] == "mm"
+    assert content["summary"]["volume_difference_ml"]["higher_is_better"] is None
+
+
+def test_a_single_case_has_no_interval():
+    handler = MetricHandler(MASK_METRICS)
+    handler.update("a", A, A, spacing_mm=(1, 1, 1))
+    assert handler.summary()["dice"]["ci95"] is None
 
 
 def test_classes_have_their_own_columns():
@@ -46,7 +54,9 @@ def test_classes_have_their_own_columns():
     row = handler.rows[0]
     assert (row["dice_cervical"], row["dice_thoracic"], row["dice"]) == (1, 0, 0.5)
     assert "dice_lumbar" not in row  # neither there nor found
-    assert handler.summary()["hd95_mm_thoracic"]["unit"] == "mm"
+    assert row["volume_difference_ml_thoracic"] == pytest.approx(-72 / 1000)
+    summary = handler.summary()
+    assert summary["hd95_mm_thoracic"]["unit"] == "mm" and summary["surface_dice_1mm_thoracic"]["unit"] == "1"
 
 
 def test_any_foreground_counts_without_classes():

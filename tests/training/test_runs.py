@@ -14,6 +14,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from metrics.metric_handler import MASK_METRICS
 from networks import ARCHITECTURES
 from preprocessing import Settings, preprocess
 from training.checkpoints import load_checkpoint
@@ -67,7 +68,7 @@ def test_a_run_leaves_everything_behind(train, tmp_path, task):
     content = json.loads((folder / "test_metrics.json").read_text())
     wanted = {
         "heatmap": {"mae", "rmse", "r2", "box_iou", "spine_in_box", "box_centre_error_mm"},
-        "segmentation": {"dice", "iou", "precision", "recall", "hd95_mm"},
+        "segmentation": set(MASK_METRICS),
     }[task]
     assert set(content["summary"]) == wanted and len(content["cases"]) == 1
     config = json.loads((folder / "config.json").read_text())

@@ -1,0 +1,150 @@
+"""Score masks on disk, of this project or of any other tool, by true masks.
+
+    python -m metrics.evaluate results/ verse19/ --output scores
+
+Each prediction is paired with the true mask of its name, apart from endings as _ct, _vertebrae and _seg. A file that
+can't be scored, and a true mask without a prediction, is named on a line, and the others go on (exit code 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.misc import OneLineParser, run_command, write_json, written_aside
+from verse_utils.errors import UserError
+
+if TYPE_CHECKING:
+    from metrics.evaluation import Evaluation
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("predictions", type=Path, help="folder of NIfTI masks")
+    add("masks", type=Path, help="folder of the true masks, at any depth; a VerSe folder as it is")
+    add("--output", type=Path, help="folder for evaluation.json and evaluation.csv, a row a case")
+    add("--labels", choices=("binary", "vertebrae"), default="binary", help="vertebra or not (default), or each")
+    trim = "leave out so many mm at the upper and lower end of the field of view, where cut vertebrae aren't annotated"
+    add("--trim_ends_mm", type=float, default=0.0, metavar="MM", help=f"{trim} (default 0)")
+    add("--json", action="store_true", help="print what evaluation.json holds in place of the table")
+    arguments = parser.parse_args()
+    for folder in (arguments.predictions, arguments.masks):
+        if not folder.is_dir():
+            parser.error(f"{folder}: no such folder of masks")
+    if arguments.predictions.resolve() == arguments.masks.resolve():
+        parser.error(f"{arguments.masks}: holds the predictions; give the folder of the true masks")
+    if arguments.output is not None and arguments.output.is_file():
+        parser.error(f"--output {arguments.output}: is a file; give a folder")
+    if not 0 <= arguments.trim_ends_mm < float("inf"):
+        parser.error(f"--trim_ends_mm {arguments.trim_ends_mm:g}: give 0 or more")
+    return arguments
+
+
+def evaluate_folders(predictions: Path, masks: Path, labels: str, trim_ends_mm: float) -> tuple[Evaluation, list[str]]:
+    """Score all predictions in a folder.
+
+    Args:
+        predictions, masks: folders of NIfTI masks and of true ones.
+        labels, trim_ends_mm: see ``Evaluation``.
+
+    Returns:
+        The scores, and a line for each case that has none.
+
+    Raises:
+        UserError: no prediction in the folder.
+    """
+    from tqdm import tqdm
+
+    from metrics.evaluation import Evaluation
+    from metrics.true_masks import case_name, find_masks, find_true_mask
+    from utils.scans import ScanSource
+
+    paths = find_masks(predictions)
+    if not paths:
+        raise UserError(f"{predictions}: no masks here; give a folder of NIfTI files (.nii, .nii.gz)")
+    cases = Counter(case_name(path) for path in paths)
+    evaluation, failures = Evaluation(labels, trim_ends_mm), []
+    for path in tqdm(paths, desc="evaluate", unit="case", disable=None):
+        case = case_name(path)
+        try:
+            if cases[case] > 1:
+                raise UserError(f"{path}: one of {cases[case]} predictions of {case}; leave one")
+            evaluation.add(case, path, find_true_mask(ScanSource(path, case), masks))
+        except UserError as error:
+            failures.append(str(error))
+    own = {path.resolve() for path in paths}
+    for mask in find_masks(masks):
+        if case_name(mask) not in cases and mask.resolve() not in own:
+            failures.append(f"{mask}: no prediction of {case_name(mask)} in {predictions}; add it or move the mask")
+    return evaluation, failures
+
+
+def print_table(evaluation: Evaluation, settings: dict[str, Any]) -> None:
+    """Print the mean of each metric over cases, then the numbers over all vertebrae, with their 95 % intervals."""
+    cases = len(evaluation.handler.rows)
+    print(f"{cases} case{'s' if cases != 1 else ''}, labels: {settings['labels']}, {settings['field_of_view']}")
+    if not cases:
+        return
+    print(f"{'':26} {'mean':>9}  95 % interval")
+    for name, numbers in evaluation.handler.summary().items():
+        if name in evaluation.handler.metrics or name.startswith("dice_"):
+            print(f"{name:26} {numbers['mean']:9.3f}  {_shown(numbers['ci95'])}")
+    for name, numbers in evaluation.vertebra_summary().items():
+        print(
+            f"{name:26} {numbers['value']:9.3f}  {_shown(numbers['ci95']):18} over {numbers['count']} {numbers['over']}"
+        )
+
+
+def _shown(interval: list[float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    try:
+        write_json(folder / "evaluation.json", content)
+        columns = list(dict.fromkeys(name for row in content["cases"] for name in row))
+        with written_aside(folder / "evaluation.csv") as aside, aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(content["cases"])
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written ({error.strerror}); choose another folder") from None
+
+
+def main() -> None:
+    """Score everything, go on where one fails, and end with a table; exit code 1 where one failed."""
+    arguments = parse_arguments()
+    trimmed_mm = arguments.trim_ends_mm
+    evaluation, failures = evaluate_folders(arguments.predictions, arguments.masks, arguments.labels, trimmed_mm)
+    trimmed = f"{trimmed_mm:g} mm left out at the upper and lower end of the field of view"
+    settings = {
+        "predictions": str(arguments.predictions),
+        "masks": str(arguments.masks),
+        "labels": arguments.labels,
+        "trim_ends_mm": trimmed_mm,
+        "field_of_view": trimmed if trimmed_mm else "ends of the field of view included",
+        "grid": "each case's own, as stored",
+        "ci95": "percentile bootstrap over cases",
+    }
+    content = {**evaluation.as_json(), "failed": failures, "settings": settings}
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    if arguments.output is not None:
+        _write(arguments.output, content)
+    if arguments.json:
+        print(json.dumps(content, indent=2, allow_nan=False))
+    else:
+        print_table(evaluation, settings)
+    if failures:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_command(main)
