@@ -19,7 +19,7 @@ import numpy as np
 from utils.constants import SLAB_SLICES
 from utils.misc import written_aside
 from verse_utils.errors import UserError
-from verse_utils.images import check_varies, open_image, read_voxels, to_hu
+from verse_utils.images import check_varies, open_image, read_voxels, to_hu, to_labels
 
 # The least that can show a spine along any axis.
 LEAST_SLICES = 4
@@ -217,13 +217,29 @@ def _open_nifti(path: Path) -> Scan:
     return Scan(path, image.shape, np.asarray(image.affine, np.float64), grid, slabs)
 
 
+def label_slabs(path: Path, thickness: int = SLAB_SLICES) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first index along K, (I, J, ``thickness`` or less) uint8 raw VerSe labels) of a NIfTI mask, in one pass.
+
+    Raises:
+        UserError: no mask of VerSe's labels, or damaged.
+    """
+    voxels: Any = open_image(path).dataobj
+    for first, values in _stored_slabs(path, voxels, 0, voxels.shape[2], thickness):
+        yield first, to_labels(values, path)
+
+
 def _nifti_slabs(path: Path, voxels: Any, start: int, stop: int, thickness: int) -> Iterator[tuple[int, np.ndarray]]:
+    for first, values in _stored_slabs(path, voxels, start, stop, thickness):
+        yield first, to_hu(values, path)
+
+
+def _stored_slabs(path: Path, voxels: Any, start: int, stop: int, thickness: int) -> Iterator[tuple[int, np.ndarray]]:
     # One open stream for the pass: a gzip stream that is reopened is unpacked from its beginning again.
     layout = (voxels.shape, voxels.dtype, voxels.offset, voxels.slope, voxels.inter)
     stored = nib.arrayproxy.ArrayProxy(path, layout, keep_file_open=True)
     for first in range(start, stop, thickness):
         index = (slice(None), slice(None), slice(first, min(first + thickness, stop)))
-        yield first, to_hu(read_voxels(stored, path, index), path)
+        yield first, read_voxels(stored, path, index)
 
 
 class _Slice(NamedTuple):

@@ -39,7 +39,7 @@ class WorkingGrid:
     @classmethod
     def isotropic(cls, source_shape: tuple[int, int, int], source_affine: np.ndarray, spacing_mm: float) -> WorkingGrid:
         """The grid of one spacing that covers the whole scan."""
-        ras_shape, ras_spacing_mm = _ras_shape_and_spacing(source_shape, source_affine)
+        ras_shape, ras_spacing_mm = ras_shape_and_spacing(source_shape, source_affine)
         shape = np.maximum(np.rint(ras_shape * ras_spacing_mm / spacing_mm), 1).astype(int)
         return cls._centred(source_shape, source_affine, shape, spacing_mm / ras_spacing_mm)
 
@@ -48,13 +48,13 @@ class WorkingGrid:
         cls, source_shape: tuple[int, int, int], source_affine: np.ndarray, shape: tuple[int, int, int]
     ) -> WorkingGrid:
         """The grid of a given shape that shows the whole scan, padded to the shape's ratio; its voxels are cubes."""
-        ras_shape, ras_spacing_mm = _ras_shape_and_spacing(source_shape, source_affine)
+        ras_shape, ras_spacing_mm = ras_shape_and_spacing(source_shape, source_affine)
         spacing_mm = np.max(ras_shape * ras_spacing_mm / np.array(shape))
         return cls._centred(source_shape, source_affine, np.array(shape), spacing_mm / ras_spacing_mm)
 
     @classmethod
     def _centred(cls, source_shape, source_affine, shape: np.ndarray, scale: np.ndarray) -> WorkingGrid:
-        ras_shape, _ = _ras_shape_and_spacing(source_shape, source_affine)
+        ras_shape, _ = ras_shape_and_spacing(source_shape, source_affine)
         offset = (ras_shape - 1) / 2 - scale * (shape - 1) / 2
         x, y, z = (int(n) for n in shape)
         return cls(tuple(source_shape), np.asarray(source_affine, float), (x, y, z), scale, offset)
@@ -91,7 +91,7 @@ class WorkingGrid:
     def undo(self, array: np.ndarray, fill: float, nearest: bool = False) -> np.ndarray:
         """Bring an (X, Y, Z) array of the working grid back to the scan's stored (I, J, K)."""
         self._check(array, self.shape)
-        ras_shape, _ = _ras_shape_and_spacing(self.source_shape, self.source_affine)
+        ras_shape, _ = ras_shape_and_spacing(self.source_shape, self.source_affine)
         scale, offset = 1 / self.scale, -self.offset / self.scale
         turned = _sample(array, scale, offset, tuple(int(n) for n in ras_shape), fill, nearest, array.dtype)
         ras = np.array([[0, 1], [1, 1], [2, 1]])
@@ -166,6 +166,15 @@ class WorkingGrid:
             where[axes[2].ras_axis] = planes
             stored = array[tuple(where)].transpose([axis.ras_axis for axis in axes])
             yield first, _along_axes((matrices[0], matrices[1], along_k[:, planes]), stored)
+
+    @property
+    def inside_source(self) -> tuple[slice, slice, slice]:
+        """The working voxels along X, Y, Z that lie in the scan; the others are padding."""
+        inside = [slice(0)] * 3
+        for axis in self._stored_axes():
+            where = np.flatnonzero(axis.is_inside_source)
+            inside[axis.ras_axis] = slice(int(where[0]), int(where[-1]) + 1)
+        return inside[0], inside[1], inside[2]
 
     def source_region(self, start: Sequence[int], stop: Sequence[int], margin_mm: float) -> tuple[slice, slice, slice]:
         """The stored voxels (I, J, K) that a box of working voxels covers, and a margin around it, inside the scan."""
@@ -257,8 +266,8 @@ def _along_axes(matrices: Sequence[np.ndarray], array: np.ndarray) -> np.ndarray
     return np.tensordot(second, matrices[2], axes=(1, 1))
 
 
-def _ras_shape_and_spacing(source_shape, source_affine) -> tuple[np.ndarray, np.ndarray]:
-    """Shape and spacing in mm of a scan after its axes are turned to RAS."""
+def ras_shape_and_spacing(source_shape, source_affine) -> tuple[np.ndarray, np.ndarray]:
+    """Shape (X, Y, Z) and spacing in mm of a scan after its axes are turned to RAS."""
     to_ras = nib.io_orientation(source_affine)[:, 0].astype(int)
     shape, spacing_mm = np.empty(3, int), np.empty(3)
     shape[to_ras] = source_shape

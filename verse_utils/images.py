@@ -120,7 +120,8 @@ def read_case(case: Case) -> CaseImages:
     """Read and check a case's CT and mask. Raises UserError naming the file and the remedy."""
     image, mask = open_image(case.image_path), open_image(case.mask_path)
     check_same_grid(image, mask, case.image_path, case.mask_path)
-    return CaseImages(_read_hu(image, case.image_path), _to_labels(mask, case.mask_path), image.affine)
+    label = to_labels(read_voxels(mask.dataobj, case.mask_path), case.mask_path)
+    return CaseImages(_read_hu(image, case.image_path), label, image.affine)
 
 
 def read_hu(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -154,11 +155,11 @@ def check_varies(low: float, high: float, path: Path) -> None:
 
 def read_mask(path: Path) -> np.ndarray:
     """Read a mask: (I, J, K) uint8 raw VerSe labels without sacrum and coccyx. Raises UserError."""
-    return _to_labels(open_image(path), path)
+    return to_labels(read_voxels(open_image(path).dataobj, path), path)
 
 
-def _to_labels(mask: nib.Nifti1Image, path: Path) -> np.ndarray:
-    values = read_voxels(mask.dataobj, path)
+def to_labels(values: np.ndarray, path: Path) -> np.ndarray:
+    """Stored values of a mask, of any shape, to uint8 raw VerSe labels without sacrum and coccyx. Raises UserError."""
     if values.dtype.kind == "f":  # VerSe's masks are often float64
         rounded = np.rint(values)
         if not np.allclose(values, rounded, atol=1e-3):  # also False for NaN

@@ -166,3 +166,12 @@ def test_a_source_region_is_the_box_in_stored_voxels(codes, margin_mm):
     where = np.argwhere(in_box)  # and it is tight, to a voxel
     tight = [slice(low - 1, high + 2) for low, high in zip(where.min(axis=0), where.max(axis=0), strict=True)]
     assert all(r.start >= t.start and r.stop <= t.stop for r, t in zip(region, tight, strict=True))
+
+
+def test_padding_is_told_from_the_scan():
+    view = WorkingGrid.view((12, 20, 36), np.diag([-1.0, 1, 1, 1]), (20, 20, 40))  # voxels of 1 mm
+    assert view.inside_source == (slice(4, 16), slice(0, 20), slice(2, 38))
+    turned = WorkingGrid.view(
+        (36, 20, 12), np.array([[0, 0, 1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1.0]]), (20, 20, 40)
+    )
+    assert turned.inside_source == view.inside_source
