@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +26,16 @@ from verse_utils.phantom import write_phantom_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SCANS = ROOT.parent / "shared" / "data"
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER_SWITCHES = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-dev-shm-usage", "--hide-scrollbars", "--enable-logging=stderr"),
+)
+CONSOLE_LINE = re.compile(r'CONSOLE[^\]]*\] (".*)$')
+# On speed, where WebGL has no GPU. The log tells no errors from other lines: a page's console is empty or suspect.
+BROWSER_ADVICE = re.compile("GL Driver Message|willReadFrequently")
 
 torch.set_num_threads(2)
 
@@ -147,3 +161,54 @@ def assert_one_line_error():
             assert word in errors[0], errors[0]
 
     return check
+
+
+class OpenedPage(NamedTuple):
+    """What a browser made of a page.
+
+    Attributes:
+        png: (height, width, 3) float in [0, 1]; the lowest 140 or so rows are blank.
+        console: its console's lines, errors among them.
+        dom: its HTML after its scripts ran.
+    """
+
+    png: np.ndarray
+    console: list[str]
+    dom: str
+
+
+@pytest.fixture
+def open_page(tmp_path) -> Callable[..., OpenedPage]:
+    """Open a page of this disk in headless Chromium: (path, width, height) -> what it made of it.
+
+    Its clock is virtual: timers of 4 s run out at once.
+    """
+    from matplotlib.image import imread
+
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)}")
+
+    def open_it(path: Path, width: int = 1400, height: int = 900) -> OpenedPage:
+        png = tmp_path / "opened_page.png"
+        png.unlink(missing_ok=True)
+        command = [browser, *BROWSER_SWITCHES, f"--user-data-dir={tmp_path / 'browser_profile'}"]
+        command += [f"--window-size={width},{height}", "--virtual-time-budget=4000", f"--screenshot={png}"]
+        process = subprocess.Popen(
+            [*command, "--dump-dom", path.resolve().as_uri()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that its children end with it
+        )
+        try:
+            dom, log = process.communicate(timeout=120)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        assert png.exists(), log
+        lines = [match[1] for line in log.splitlines() if (match := CONSOLE_LINE.search(line))]
+        return OpenedPage(imread(png)[..., :3], [line for line in lines if not BROWSER_ADVICE.search(line)], dom)
+
+    return open_it

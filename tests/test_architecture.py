@@ -75,6 +75,7 @@ def test_every_package_is_installed():
         "training/cost.py",
         "metrics/evaluate.py",
         "utils/statistics.py",
+        "utils/surfaces.py",
     ],
 )
 def test_help_loads_no_heavy_library(script):
@@ -85,7 +86,8 @@ try:
     runpy.run_path({str(ROOT / script)!r}, run_name="__main__")
 except SystemExit:
     pass
-print(sorted({{"torch", "torchio", "monai", "wandb", "matplotlib", "scipy", "h5py"}} & set(sys.modules)))
+heavy = {{"torch", "torchio", "monai", "wandb", "matplotlib", "plotly", "scipy", "skimage", "h5py"}}
+print(sorted(heavy & set(sys.modules)))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr
