@@ -34,7 +34,7 @@ ERROR_COLOURS = "YlOrRd"
 # Okabe and Ito 2008, without black and the yellow that white paper swallows; neighbours differ.
 LABEL_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 # The reader looks from the front and a little from the patient's left.
-_EYE = {"x": -0.7, "y": 1.45, "z": 0.15}
+_VIEW = np.array([-0.43, 0.9, 0.1])
 _WALL = {"backgroundcolor": "#f6f6f6", "gridcolor": "#dddddd"}
 _LIGHT = {
     "lighting": {"ambient": 0.5, "diffuse": 0.6, "specular": 0.05, "roughness": 0.9},
@@ -225,7 +225,8 @@ def _set_scene(figure: Figure) -> None:
         }
         for n, name in enumerate("xyz")
     }
-    camera = {"eye": _EYE, "up": {"x": 0, "y": 0, "z": 1}}
+    eye = _VIEW * (0.35 + 1.05 * np.linalg.norm(ratio))  # so far that a slim spine and a single vertebra fill the page
+    camera = {"eye": dict(zip("xyz", eye.tolist(), strict=True)), "up": {"x": 0, "y": 0, "z": 1}}
     aspect = dict(zip("xyz", ratio.tolist(), strict=True))
     figure.update_layout(scene={**axes, "aspectmode": "manual", "aspectratio": aspect, "camera": camera})
     ends = np.tile((low + high) / 2, (6, 1))

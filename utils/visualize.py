@@ -1,14 +1,15 @@
-"""Pictures: three planes through the spine, and training curves. Works without a display."""
+"""Pictures: planes through the spine, straight and along its line, and training curves. Works without a display."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utils.constants import SLAB_SLICES
+from utils.curved_reformat import CentreLine, Plane, centre_line, straightened
 from utils.misc import written_aside
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ PREDICTION_COLOUR = "#E69F00"
 
 # Plane name, axis that it cuts; of the other two the first runs right and the second up in the picture.
 _PLANES = (("sagittal", 0), ("coronal", 1), ("axial", 2))
+# What is shown around the spine's line, in mm: behind and before it, left and right of it.
+_REACH_MM: dict[Plane, tuple[int, int]] = {"sagittal": (85, 45), "coronal": (65, 65)}
 
 
 def planes_through(weight: np.ndarray) -> tuple[int, int, int]:
@@ -132,6 +135,126 @@ def _seen_from_front(volume: np.ndarray) -> np.ndarray:
 def _slabs(volume: np.ndarray) -> list[slice]:
     """Slabs along Z that make up a volume, which may lie on disk."""
     return [slice(first, first + SLAB_SLICES) for first in range(0, volume.shape[2], SLAB_SLICES)]
+def draw_comparison(
+    image_hu: np.ndarray,
+    spacing_mm: Sequence[float],
+    prediction: np.ndarray,
+    target: np.ndarray,
+    title: str,
+    true_mask_ends: tuple[int, int] | None = None,
+) -> Figure:
+    """Draw a test case: the spine straightened, from the side and from the front, and two axial planes.
+
+    What is false is filled in the colour of the mask that has it alone; both masks have their outline. Axial planes:
+    the middle of the masks, and where most voxels are false. Axes are mm along the spine's line (see
+    ``utils.curved_reformat``) and mm off it; the line is the true mask's, or the prediction's where that is empty.
+
+    Args:
+        image_hu: (X, Y, Z), HU.
+        spacing_mm: along X, Y, Z.
+        prediction: (X, Y, Z) mask, 0 outside.
+        target: (X, Y, Z) true mask, 0 outside.
+        title: of the whole picture.
+        true_mask_ends: first and last Z between which the truth is annotated; drawn as dotted lines.
+    """
+    from matplotlib.figure import Figure
+
+    found, truth = prediction > 0, target > 0
+    line = centre_line(truth if truth.any() else found, spacing_mm)
+    tallest_mm = max(len(line.points_mm), 300)  # two axial planes need as much beside it
+    width_mm = 3 * sum(_REACH_MM["coronal"])
+    figure = Figure(figsize=(9.0 * width_mm / tallest_mm + 2.0, 10.2), layout="constrained")
+    grid = figure.add_gridspec(2, 3)
+    figure.suptitle(title, fontsize=10)
+    heights = _axial_planes_of(found, truth)
+    for column, plane in enumerate(_REACH_MM):
+        ax = figure.add_subplot(grid[:, column])
+        _draw_straightened(ax, image_hu, spacing_mm, line, plane, found, truth)
+        for index in heights.values():
+            ax.axhline(line.length_at(index * spacing_mm[2]), color="white", linewidth=0.6, linestyle="--", alpha=0.7)
+        for index in true_mask_ends or ():
+            ax.axhline(line.length_at(index * spacing_mm[2]), color=TARGET_COLOUR, linewidth=1.2, linestyle=":")
+    for row, (name, index) in enumerate(heights.items()):
+        _draw_axial(figure.add_subplot(grid[row, 2]), image_hu, spacing_mm, line, index, found, truth, name)
+    _add_legend(figure, true_mask_ends is not None)
+    return figure
+
+
+def _axial_planes_of(found: np.ndarray, truth: np.ndarray) -> dict[str, int]:
+    """Name -> index along Z of the axial planes that are worth a look."""
+    false_vox = (found != truth).sum(axis=(0, 1))
+    held = np.flatnonzero((found | truth).any(axis=(0, 1)))
+    middle = int(held[len(held) // 2]) if len(held) else found.shape[2] // 2
+    return {"middle": middle, "most false": int(false_vox.argmax()) if false_vox.any() else middle}
+
+
+def _draw_straightened(ax: Axes, image_hu, spacing_mm, line: CentreLine, plane: Plane, found, truth) -> None:
+    reach_mm = _REACH_MM[plane]
+    image = straightened(image_hu, spacing_mm, line, plane, reach_mm, fill=float(image_hu.min()))
+    masks = [straightened(mask, spacing_mm, line, plane, reach_mm, fill=0, nearest=True) for mask in (found, truth)]
+    extent_mm = (-reach_mm[0] - 0.5, reach_mm[1] + 0.5, -0.5, len(image) - 0.5)
+    _draw_errors(ax, extent_mm, image, *masks)
+    if plane == "sagittal":
+        _name_sides(ax, "P", "A", "I", "S")
+    else:
+        ax.invert_xaxis()
+        _name_sides(ax, "R", "L", "I", "S")
+    ax.set_title(f"{plane}, along the spine", fontsize=8)
+
+
+def _draw_axial(ax: Axes, image_hu, spacing_mm, line: CentreLine, index: int, found, truth, name: str) -> None:
+    x_mm, y_mm, _ = line.points_mm[line.length_at(index * spacing_mm[2])]
+    sides_mm = [(n - 0.5) * s for n, s in zip(image_hu.shape, spacing_mm, strict=True)]
+    extent_mm = (-spacing_mm[0] / 2 - x_mm, sides_mm[0] - x_mm, -spacing_mm[1] / 2 - y_mm, sides_mm[1] - y_mm)
+    _draw_errors(ax, extent_mm, *(volume[..., index].T for volume in (image_hu, found, truth)))
+    false_mm2 = int((found[..., index] != truth[..., index]).sum()) * spacing_mm[0] * spacing_mm[1]
+    height_mm = line.length_at(index * spacing_mm[2])
+    ax.set_title(f"axial at {height_mm} mm, {name}:\n{false_mm2:.0f} mm² false", fontsize=8)
+    (left, right), (behind, before) = _REACH_MM["coronal"], _REACH_MM["sagittal"]
+    ax.set(xlim=(right, -left), ylim=(-behind, before))
+    _name_sides(ax, "R", "L", "P", "A")
+
+
+def _draw_errors(ax: Axes, extent_mm: tuple[float, float, float, float], image, found, truth) -> None:
+    """Draw (rows, columns) of an image and two masks: outlines of both, and filled what only one of them has."""
+    from matplotlib.colors import to_rgba
+
+    low, high = BONE_WINDOW_HU
+    where: dict[str, Any] = {"origin": "lower", "extent": extent_mm, "interpolation": "nearest"}
+    ax.imshow(image, cmap="gray", vmin=low, vmax=high, **where)
+    colours = np.zeros((*found.shape, 4))
+    colours[found & ~truth] = to_rgba(PREDICTION_COLOUR, 0.55)
+    colours[truth & ~found] = to_rgba(TARGET_COLOUR, 0.55)
+    ax.imshow(colours, **where)
+    for mask, colour in ((truth, TARGET_COLOUR), (found, PREDICTION_COLOUR)):
+        if mask.any() and not mask.all():
+            ax.contour(mask, levels=[0.5], colors=[colour], linewidths=0.8, origin="lower", extent=extent_mm)
+
+
+def _name_sides(ax: Axes, left: str, right: str, bottom: str, top: str) -> None:
+    ax.set_facecolor("black")
+    ax.set_xlabel("mm", fontsize=7)
+    ax.set_ylabel("mm", fontsize=7)
+    ax.tick_params(labelsize=7)
+    look: dict[str, Any] = {"transform": ax.transAxes, "color": "white", "fontsize": 8, "ha": "center", "va": "center"}
+    for x, y, side in ((0.05, 0.5, left), (0.95, 0.5, right), (0.05, 0.02, bottom), (0.05, 0.98, top)):
+        ax.text(x, y, side, **look)
+
+
+def _add_legend(figure: Figure, has_ends: bool) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    entries = [
+        Line2D([], [], color=TARGET_COLOUR, label="truth"),
+        Line2D([], [], color=PREDICTION_COLOUR, label="prediction"),
+        Patch(color=TARGET_COLOUR, alpha=0.55, label="false negative"),
+        Patch(color=PREDICTION_COLOUR, alpha=0.55, label="false positive"),
+        Line2D([], [], color="grey", linewidth=0.8, linestyle="--", label="axial planes"),
+    ]
+    if has_ends:
+        entries.append(Line2D([], [], color=TARGET_COLOUR, linestyle=":", label="ends of the true mask"))
+    figure.legend(handles=entries, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
 
 def draw_curves(history: Sequence[Mapping[str, float]], score_name: str) -> Figure:

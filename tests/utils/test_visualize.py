@@ -1,7 +1,16 @@
 import numpy as np
+import pytest
 from matplotlib.image import imread
 
-from utils.visualize import TARGET_COLOUR, draw_curves, draw_planes, planes_through, save_figure
+from utils.visualize import (
+    PREDICTION_COLOUR,
+    TARGET_COLOUR,
+    draw_comparison,
+    draw_curves,
+    draw_planes,
+    planes_through,
+    save_figure,
+)
 
 
 def test_planes_go_through_the_spine_not_through_the_middle():
@@ -29,3 +38,54 @@ def test_curves(tmp_path):
     history = [{"epoch": n, "train_loss": 1 / n, "validation_loss": 2 / n, "score": n} for n in (1, 2, 3)]
     save_figure(draw_curves(history, "score"), tmp_path / "curves.png")
     assert imread(tmp_path / "curves.png").std() > 0.01
+
+
+def colour_near(pixels, colour, share):
+    """Where pixels are this colour laid over grey by a share."""
+    rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    rest = (pixels - share * rgb) / (1 - share)
+    return np.ptp(rest, axis=-1) < 0.04
+
+
+def comparison(tmp_path, prediction, target, **more):
+    figure = draw_comparison(np.zeros(target.shape, np.int16), (1, 1, 2), prediction, target, "case", **more)
+    save_figure(figure, tmp_path / "picture.png")
+    return figure, imread(tmp_path / "picture.png")[..., :3]
+
+
+def test_a_comparison_fills_what_is_false_in_the_colour_of_the_mask_that_has_it(tmp_path):
+    target = np.zeros((60, 80, 90), np.uint8)
+    target[20:40, 30:50, 10:80] = 20
+    same, pixels = comparison(tmp_path, target > 0, target)
+    legend = same.legends[0]
+    assert [text.get_text() for text in legend.texts][:4] == ["truth", "prediction", "false negative", "false positive"]
+    inside = pixels[200:-150]  # without title and legend
+    of_nothing = [colour_near(inside, colour, 0.55).sum() for colour in (TARGET_COLOUR, PREDICTION_COLOUR)]
+    prediction = target > 0
+    prediction[..., 50:] = False
+    prediction[50:58, 30:50, 20:30] = True
+    figure, pixels = comparison(tmp_path, prediction, target)
+    missed, invented = (colour_near(pixels[200:-150], c, 0.55).sum() for c in (TARGET_COLOUR, PREDICTION_COLOUR))
+    assert missed > of_nothing[0] + 5000 and invented > of_nothing[1] + 300
+    assert "400 mm² false" in figure.axes[3].get_title()  # 20 × 20 at every height that is missed
+
+
+def test_a_comparisons_axes_are_millimetres_of_one_scale(tmp_path):
+    target = np.zeros((60, 80, 90), bool)
+    target[20:40, 30:50, 10:80] = True
+    figure, _ = comparison(tmp_path, target, target, true_mask_ends=(10, 79))
+    assert all(ax.get_aspect() == 1 for ax in figure.axes)
+    sagittal, coronal, middle, _ = figure.axes
+    assert sagittal.get_ylim() == coronal.get_ylim() == (-0.5, 178.5)  # 89 steps of 2 mm
+    assert coronal.xaxis_inverted() and middle.xaxis_inverted() and not sagittal.xaxis_inverted()
+    assert {20.0, 158.0} <= {float(line.get_ydata()[0]) for line in sagittal.lines}
+
+
+@pytest.mark.parametrize("which", ["no prediction", "no truth", "neither"])
+def test_a_comparison_with_an_empty_mask_is_drawn(tmp_path, which):
+    mask = np.zeros((40, 40, 40), bool)
+    mask[10:20, 10:20, 10:30] = True
+    empty = np.zeros_like(mask)
+    prediction, target = {"no prediction": (empty, mask), "no truth": (mask, empty), "neither": (empty, empty)}[which]
+    _, pixels = comparison(tmp_path, prediction, target)
+    assert pixels.std() > 0.01
