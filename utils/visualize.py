@@ -135,6 +135,8 @@ def _seen_from_front(volume: np.ndarray) -> np.ndarray:
 def _slabs(volume: np.ndarray) -> list[slice]:
     """Slabs along Z that make up a volume, which may lie on disk."""
     return [slice(first, first + SLAB_SLICES) for first in range(0, volume.shape[2], SLAB_SLICES)]
+
+
 def draw_comparison(
     image_hu: np.ndarray,
     spacing_mm: Sequence[float],
