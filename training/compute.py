@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -84,3 +87,14 @@ def _find_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name}: can't be used ({reason}); try --device cpu") from None
     return device
+
+
+def hardware() -> dict[str, str | int]:
+    """Names of the processor and, where there is one, of the GPU, and the number of cores that may be used."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    found: dict[str, str | int] = {"processor": next(names, "") or platform.processor() or platform.machine()}
+    found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found

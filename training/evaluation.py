@@ -13,6 +13,7 @@ from training.arguments import Settings
 from training.compute import Compute
 from training.tasks import Task
 from utils.misc import write_json
+from utils.scans import save_mask
 from utils.sliding_window import predict_probabilities
 from utils.visualize import save_figure
 
@@ -41,7 +42,10 @@ def predict(
 
 
 def test(task: Task, network: nn.Module, dataset: h5VerSe, settings: Settings, compute: Compute) -> MetricHandler:
-    """Predict every test case whole; write ``test_metrics.json`` and a picture of each case to the run's folder."""
+    """Predict every test case whole; write ``test_metrics.json``, pictures and masks to the run's folder.
+
+    Masks lie on the grid of the H5, RAS at 1 mm, as ``test/<case>_prediction.nii.gz`` and ``<case>_target.nii.gz``.
+    """
     handler = task.metric_handler()
     for index in tqdm(range(len(dataset)), desc="test", unit="case"):
         subject = dataset[index]
@@ -51,6 +55,9 @@ def test(task: Task, network: nn.Module, dataset: h5VerSe, settings: Settings, c
         title = f"{subject['case_id']} (test): {_shown(handler.rows[-1])}"
         figure = task.picture(subject, probabilities_KXYZ, title)
         save_figure(figure, settings.run_folder / "images" / f"test_{subject['case_id']}.png")
+        for name, mask in task.masks(subject, probabilities_KXYZ).items():
+            path = settings.run_folder / "test" / f"{subject['case_id']}_{name}.nii.gz"
+            save_mask(mask, subject["image"].affine, path)
     write_json(test_metrics_path(settings), handler.as_json())
     return handler
 

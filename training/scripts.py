@@ -28,13 +28,14 @@ from networks.network import Network
 from preprocessing import preprocess
 from training.arguments import Settings
 from training.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint, load_weights, save_checkpoint
-from training.compute import Compute, find_compute
+from training.compute import Compute, find_compute, hardware
 from training.evaluation import predict, test, test_metrics_path
 from training.memory import fit_memory, limit_memory
 from training.optimizer import build_optimizer
 from training.tasks import TASKS, Task
 from utils.constants import HU_PER_UNIT, HU_RANGE
 from utils.misc import write_json, written_aside
+from utils.report import write_report
 from utils.visualize import draw_curves, save_figure
 from verse_utils.errors import UserError
 
@@ -93,6 +94,7 @@ def train_and_test(settings: Settings) -> None:
     for name, values in handler.summary().items():
         print(f"{name:>20} {values['mean']:9.4f} {values['unit']}")
     print(test_metrics_path(settings))
+    print(write_report(settings.run_folder))
 
 
 def expect_background(network: Network, out_channels: int) -> None:
@@ -236,7 +238,7 @@ def write_config(settings: Settings, compute: Compute) -> None:
     """Write the resolved settings and the versions of what computed."""
     packages = ("torch", "torchio", "h5py", "hdf5plugin", "numpy", "nibabel", "prodigyopt", "monai")
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    computed_with = {**vars(compute), "device": str(compute.device), "versions": versions}
+    computed_with = {**vars(compute), "device": str(compute.device), "hardware": hardware(), "versions": versions}
     write_json(settings.run_folder / "config.json", {"settings": settings.as_dict(), **computed_with})
 
 

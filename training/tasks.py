@@ -25,7 +25,7 @@ from utils.constants import HU_PER_UNIT, LEAST_BLOB_MM3, OVERHANG_VOX
 from utils.sliding_window import class_indices
 from utils.visualize import PREDICTION_COLOUR, TARGET_COLOUR, draw_planes
 from verse_utils.errors import UserError
-from verse_utils.labels import LABEL_TABLES, VERTEBRA_NAMES, class_count
+from verse_utils.labels import LABEL_TABLES, VERTEBRA_NAMES, class_count, label_values
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,6 +87,10 @@ class Task(ABC):
     @abstractmethod
     def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
         """Add a whole test case's metrics to the table."""
+
+    def masks(self, subject: tio.Subject, probabilities_KXYZ: Tensor) -> dict[str, np.ndarray]:
+        """Masks of a whole test case to be kept, (X, Y, Z) uint8 by name; none, unless a task makes masks."""
+        return {}
 
     @abstractmethod
     def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
@@ -208,6 +212,12 @@ class SegmentationTask(Task):
             target=subject["label"].data[0].numpy(),
             spacing_mm=subject["image"].spacing,
         )
+
+    def masks(self, subject: tio.Subject, probabilities_KXYZ: Tensor) -> dict[str, np.ndarray]:
+        """Prediction and target, with the values that inference writes."""
+        values = label_values(self.settings.labels)
+        target = subject["label"].data[0].numpy()
+        return {"prediction": values[class_indices(probabilities_KXYZ.numpy())], "target": values[target]}
 
     def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
         target = subject["label"].data[0].numpy() > 0

@@ -19,7 +19,7 @@ from utils.constants import HU_PER_UNIT, HU_RANGE, OVERHANG_VOX, SEGMENTATION_SP
 from utils.intensity import scale_hu
 from utils.sliding_window import predict_slabs
 from verse_utils.errors import UserError
-from verse_utils.labels import LABEL_TABLES
+from verse_utils.labels import label_values
 
 if TYPE_CHECKING:
     import h5py
@@ -84,12 +84,8 @@ class TrainedModel:
 
     @property
     def label_values(self) -> np.ndarray:
-        """(classes,) uint8: the mask's value for each class; VerSe's own number where vertebrae are told apart."""
-        table = LABEL_TABLES[self.labels]
-        values = np.arange(max(table.values()) + 1, dtype=np.uint8)
-        if self.labels == "vertebrae":
-            values[list(table.values())] = list(table)
-        return values
+        """(classes,) uint8: see ``verse_utils.labels.label_values``."""
+        return label_values(self.labels)
 
 
 @dataclass(frozen=True)

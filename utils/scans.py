@@ -179,11 +179,32 @@ class Scan:
         header.set_data_dtype(array_IJK.dtype)
         image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
         image = image_class(array_IJK, None, header)  # None: the header's qform and sform stay as they are
-        try:
-            with written_aside(path) as aside, aside.open("wb") as file, gzip.GzipFile("", "wb", 1, file, 0) as stream:
-                image.to_stream(stream)
-        except OSError as error:
-            raise UserError(f"{path}: can't be written ({error.strerror}); choose another folder") from None
+        _write(image, path)
+
+
+def save_mask(mask_XYZ: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """Write a mask as NIfTI, whole or not at all.
+
+    Args:
+        mask_XYZ: uint8.
+        affine: (4, 4), voxel indices to RAS millimetres.
+        path: ends in .nii.gz; its folder is made where it is absent.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    image = nib.Nifti1Image(mask_XYZ.astype(np.uint8, copy=False), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, "aligned")
+    _write(image, path)
+
+
+def _write(image: Any, path: Path) -> None:
+    try:
+        with written_aside(path) as aside, aside.open("wb") as file, gzip.GzipFile("", "wb", 1, file, 0) as stream:
+            image.to_stream(stream)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}); choose another folder") from None
 
 
 def open_scan(source: ScanSource) -> Scan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ BONE_WINDOW_HU = (-200.0, 900.0)
 # Categorical colours of target and prediction that colour-blind readers can tell apart (Okabe and Ito 2008).
 TARGET_COLOUR = "#56B4E9"
 PREDICTION_COLOUR = "#E69F00"
+# Greatest width in pixels and quality of a JPEG, from the best to the least that shows an outline.
+_JPEG_STEPS = ((1080, 88), (1080, 75), (900, 70), (720, 65), (600, 55), (480, 45), (400, 35))
 
 # Plane name, axis that it cuts; of the other two the first runs right and the second up in the picture.
 _PLANES = (("sagittal", 0), ("coronal", 1), ("axial", 2))
@@ -279,3 +282,22 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     with written_aside(path) as aside:
         figure.savefig(aside, format="png", dpi=120)
+
+
+def jpeg_within(path: Path, most_bytes: int) -> bytes | None:
+    """A picture as JPEG of at most so many bytes, as large and clear as they allow; None where it can't be legible."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        # Transparent parts become white, as the figures' paper is.
+        picture = Image.new("RGB", opened.size, "white")
+        picture.paste(opened.convert("RGBA"), mask=opened.convert("RGBA").getchannel("A"))
+    for width, quality in _JPEG_STEPS:
+        smaller = picture.copy()
+        smaller.thumbnail((width, width * 4), Image.Resampling.LANCZOS)
+        buffer = BytesIO()
+        # No chroma subsampling: it blurs coloured outlines.
+        smaller.save(buffer, "JPEG", quality=quality, subsampling=0)
+        if buffer.tell() <= most_bytes:
+            return buffer.getvalue()
+    return None

@@ -5,6 +5,8 @@ Source of the numbers: Sekuboyina et al. 2021 (10.1016/j.media.2021.102166), sec
 
 from __future__ import annotations
 
+import numpy as np
+
 L6 = 25
 SACRUM = 26
 COCCYX = 27
@@ -36,3 +38,16 @@ LABEL_TABLES: dict[str, dict[int, int]] = {
 def class_count(table: dict[int, int]) -> int:
     """Number of classes of a label table, the background included."""
     return max(table.values()) + 1
+
+
+def label_values(labels: str) -> np.ndarray:
+    """(classes,) uint8: a written mask's value for each class; VerSe's own number where vertebrae are told apart.
+
+    Args:
+        labels: a key of ``LABEL_TABLES``.
+    """
+    table = LABEL_TABLES[labels]
+    values = np.arange(class_count(table), dtype=np.uint8)
+    if labels == "vertebrae":
+        values[list(table.values())] = list(table)
+    return values

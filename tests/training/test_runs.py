@@ -59,6 +59,7 @@ def test_a_run_leaves_everything_behind(train, tmp_path, task):
         "metrics.csv",
         "curves.png",
         "test_metrics.json",
+        "report.html",
         "images/epoch_0001.png",
         "images/epoch_0002.png",
     } <= names
@@ -76,7 +77,9 @@ def test_a_run_leaves_everything_behind(train, tmp_path, task):
     checkpoint = load_checkpoint(folder / "best.pt")
     assert checkpoint["network"].name == "UNet" and checkpoint["settings"]["model_name"] == "run"
     assert imread(folder / "images" / "epoch_0002.png").std() > 0.05
-    assert "test_metrics.json" in result.stdout
+    assert "test_metrics.json" in result.stdout and "report.html" in result.stdout
+    assert config["hardware"]["cores"] >= 1 and config["hardware"]["processor"]
+    assert len([name for name in names if name.startswith("test/")]) == (2 if task == "segmentation" else 0)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from utils.scans import ScanSource, find_scans, open_scan
+from utils.scans import ScanSource, find_scans, open_scan, save_mask
 from verse_utils.errors import UserError
 
 RNG = np.random.default_rng(5)
@@ -554,3 +554,14 @@ def test_sources_and_scans_can_go_to_another_process(tmp_path):
         assert again == source
         scan = open_scan(again)
         np.testing.assert_array_equal(joined(pickle.loads(pickle.dumps(scan))), joined(scan))
+
+
+def test_a_mask_keeps_its_grid(tmp_path):
+    affine = np.array([[0.8, 0.1, 0, -30], [-0.1, 0.8, 0, 12], [0, 0, 2, 5], [0, 0, 0, 1.0]])
+    mask = np.arange(24).reshape(2, 3, 4).astype(np.uint8)
+    save_mask(mask, affine, tmp_path / "test" / "a.nii.gz")
+    image = nib.load(tmp_path / "test" / "a.nii.gz")
+    np.testing.assert_array_equal(np.asarray(image.dataobj), mask)
+    assert image.get_data_dtype() == np.uint8 and image.header.get_xyzt_units()[0] == "mm"
+    for found in (image.get_sform(), image.affine):
+        np.testing.assert_allclose(found, affine, atol=1e-5)
