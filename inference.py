@@ -191,6 +191,7 @@ def _segment_working_grid(
 ) -> list[h5py.Dataset]:
     """Fill ``found.working_mask``; returns the probabilities of each class, (X, Y, Z) float32, postprocessed."""
     from utils.components import Blobs
+    from utils.scratch import return_freed_memory
     from utils.sliding_window import class_indices
 
     assert found.working_hu is not None
@@ -207,6 +208,7 @@ def _segment_working_grid(
         mask[..., planes] = class_indices(slab_KXYZ.numpy())
         components[..., planes] = blobs.add(mask[..., planes] > 0)
         slabs.append(planes)
+        return_freed_memory()
 
     large = blobs.large(**_what_blobs_stay(options.postprocess, found.spacing_mm))
     for planes in slabs:

@@ -53,7 +53,7 @@ def test(task: Task, network: nn.Module, dataset: h5VerSe, settings: Settings, c
         probabilities_KXYZ = task.clean(probabilities_KXYZ, subject["image"].spacing)
         task.measure(handler, subject, probabilities_KXYZ)
         title = f"{subject['case_id']} (test): {_shown(handler.rows[-1])}"
-        figure = task.picture(subject, probabilities_KXYZ, title)
+        figure = task.test_picture(subject, probabilities_KXYZ, title)
         save_figure(figure, settings.run_folder / "images" / f"test_{subject['case_id']}.png")
         for name, mask in task.masks(subject, probabilities_KXYZ).items():
             path = settings.run_folder / "test" / f"{subject['case_id']}_{name}.nii.gz"

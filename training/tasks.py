@@ -23,7 +23,7 @@ from training.arguments import Settings
 from utils.components import without_small_blobs
 from utils.constants import HU_PER_UNIT, LEAST_BLOB_MM3, OVERHANG_VOX
 from utils.sliding_window import class_indices
-from utils.visualize import PREDICTION_COLOUR, TARGET_COLOUR, draw_planes
+from utils.visualize import PREDICTION_COLOUR, TARGET_COLOUR, draw_comparison, draw_planes
 from verse_utils.errors import UserError
 from verse_utils.labels import LABEL_TABLES, VERTEBRA_NAMES, class_count, label_values
 
@@ -95,6 +95,10 @@ class Task(ABC):
     @abstractmethod
     def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
         """Input, target and prediction in three planes through the spine."""
+
+    def test_picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
+        """A whole test case; as any other, unless a task shows more."""
+        return self.picture(subject, probabilities_KXYZ, title)
 
 
 class HeatmapTask(Task):
@@ -224,6 +228,11 @@ class SegmentationTask(Task):
         prediction = class_indices(probabilities_KXYZ.numpy()) > 0
         rows = {"input": {}, "target": {TARGET_COLOUR: target}, "prediction": {PREDICTION_COLOUR: prediction}}
         return draw_planes(_hu(subject), subject["image"].spacing, target, rows, title)
+
+    def test_picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
+        """Prediction and target on slices along the spine's line."""
+        masks = self.masks(subject, probabilities_KXYZ)
+        return draw_comparison(_hu(subject), subject["image"].spacing, masks["prediction"], masks["target"], title)
 
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (HeatmapTask, SegmentationTask)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Sequence
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -13,9 +15,19 @@ from utils.constants import SLAB_SLICES
 if TYPE_CHECKING:
     import h5py
 
-# Chunks that are written in part stay in memory until they are whole: those of a layer of the largest scans.
-_CACHE_BYTES = 64 * 2**20
-_CHUNK_SHAPE = (64, 64, 2 * SLAB_SLICES)
+# Of each volume. Chunks that are written in part stay in memory until they are whole: a layer of them in a spine's box.
+_CACHE_BYTES = 8 * 2**20
+_CHUNK_SHAPE = (64, 64, SLAB_SLICES)
+
+
+def return_freed_memory() -> None:
+    """Have the C library return to the system what was freed, where it can.
+
+    glibc keeps arrays below 32 MiB that were freed for later ones, in fragments that grow with every slab of a scan.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 class Scratch:

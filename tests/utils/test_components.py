@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
-from utils.components import large_components, without_small_blobs
+from utils.components import Blobs, large_components, without_small_blobs
 
 MASK = np.zeros((12, 10, 8), bool)
 MASK[1:5, 1:5, 1:5] = True  # 64 voxels
@@ -44,3 +45,14 @@ def test_a_blob_of_several_classes_is_one():
     expected = torch.where(torch.from_numpy(large_components(MASK, 33)), classes, 0)
     assert torch.equal(cleaned.argmax(dim=0), expected)
     torch.testing.assert_close(cleaned.sum(dim=0), torch.ones(MASK.shape))
+
+
+@pytest.mark.parametrize("thickness", [1, 3, 100])
+def test_blobs_in_slabs_are_those_of_the_whole(thickness):
+    mask = np.random.default_rng(0).random((14, 12, 20)) < 0.3  # blobs that wind up and down
+    blobs = Blobs()
+    components = [blobs.add(mask[..., z : z + thickness]) for z in range(0, 20, thickness)]
+    for which in ({}, {"least_vox": 5}, {"least_share": 0.5}, {"least_share": 1.0}):
+        kept = np.concatenate([blobs.large(**which)[part] for part in components], axis=2)
+        np.testing.assert_array_equal(kept, large_components(mask, **which))
+    assert not large_components(mask, least_vox=5)[mask].all()

@@ -141,6 +141,11 @@ def test_slabs_give_what_the_whole_gives(grid, codes, thickness):
     image = blob(affine)
     grid = GRIDS[grid](affine)
     whole = grid.forward(image.astype(np.float32), fill=-1000)
+    seen = np.zeros(grid.shape, int)
+    for where, part in grid.forward_parts(slabs(image, thickness), fill=-1000):
+        assert part.shape == seen[where].shape
+        seen[where] += 1
+    assert seen.max() == 1
     in_slabs = grid.forward_slabs(slabs(image, thickness), fill=-1000)
     np.testing.assert_allclose(in_slabs, whole, atol=0.5)
 
