@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from training.trained_model import TrainedModel
     from utils.scans import Scan, ScanSource
     from utils.scratch import Scratch
+    from utils.sliding_window import Windows
     from utils.working_grid import WorkingGrid
 
 POSTPROCESSING = ("blobs", "largest", "none")
-# The localiser's view is coarse, and its box may cut into a vertebra at the ends.
-MARGIN_MM = 20.0
+# The localiser's view is coarse, and it may miss the ends of the spine and of processes.
+MARGIN_MM = 10.0
 # Bytes of memory for each voxel of a scan that is searched whole: its HU, the network's input and answer, the mask.
 _BYTES_PER_VOXEL = 11
 # Scans of fewer voxels are small for any machine that runs a network.
@@ -48,7 +49,7 @@ class Options:
     """How scans are segmented.
 
     Attributes:
-        margin_mm: around the localiser's box.
+        margin_mm: around the spine as the localiser found it.
         overlap: least share of a window's side that its neighbour covers.
         batch_size: windows in a forward pass.
         tta: average with the mirrored image's answer (test-time augmentation).
@@ -80,7 +81,7 @@ class Segmentation:
         probabilities: (I, J, K) float32 in [0, 1] of any vertebra; None unless asked for.
         region: stored voxels that were searched; None where the localiser found no spine.
         working_hu: (X, Y, Z) int16 of that region on the network's grid, for pictures; on disk, read by slicing.
-        working_mask: (X, Y, Z) uint8, the mask's classes on that grid, likewise.
+        working_blobs: (X, Y, Z) int32, the mask on that grid: numbers of its blobs' parts, 0 outside; likewise.
         spacing_mm: of that grid.
         seconds: what was done -> how long it took.
         warnings: what the user should know.
@@ -90,7 +91,7 @@ class Segmentation:
     probabilities: np.ndarray | None = None
     region: tuple[slice, slice, slice] | None = None
     working_hu: h5py.Dataset | None = None
-    working_mask: h5py.Dataset | None = None
+    working_blobs: h5py.Dataset | None = None
     spacing_mm: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -123,8 +124,9 @@ def load_models(
 def segment(scan: Scan | Path | str, models: Models, options: Options | None = None) -> Segmentation:
     """Find the vertebrae of a CT.
 
-    The localiser, where there is one, finds the spine in a coarse view of the scan; the segmenter searches the box
-    around it, window by window. The scan is read slab by slab and worked on in a temporary file: of all that is as long
+    The localiser, where there is one, finds the spine in a coarse view of the scan; of the windows over the whole scan,
+    the segmenter looks only at those in whose middle the spine lies. Well inside, it answers as if it had looked at all. The
+    scan is read slab by slab and worked on in a temporary file: of all that is as long
     as the scan, memory holds the mask alone.
 
     Args:
@@ -136,86 +138,80 @@ def segment(scan: Scan | Path | str, models: Models, options: Options | None = N
         UserError: no CT.
     """
     from utils.scratch import Scratch
+    from utils.working_grid import WorkingGrid
 
     options = options or Options()
     scan = _opened(scan)
     found = Segmentation(np.zeros(scan.shape, np.uint8), warnings=list(scan.warnings))
     if options.probabilities:
         found.probabilities = np.zeros(scan.shape, np.float32)
-    with found.timed("localise"):
-        found.region = locate(scan, models.localiser, options.margin_mm)
-    if found.region is None:
-        found.warnings.append("no spine found by the localiser; --no_localiser searches the whole scan")
-        return found
+    found.spacing_mm = models.segmenter.spacing_mm
+    grid = WorkingGrid.isotropic(scan.shape, scan.affine, found.spacing_mm)
+    windows = models.segmenter.windows(grid.shape, options.overlap)
+    if models.localiser is not None:
+        with found.timed("localise"):
+            view, spine = locate(scan, models.localiser, options.margin_mm)
+            windows = windows.where(lambda start, stop: spine[grid.box_in(view, start, stop)].any())
+        if not windows.wanted.any():
+            found.warnings.append("no spine found by the localiser; --no_localiser searches the whole scan")
+            return found
     scratch = Scratch()
     with found.timed("read"):
-        found.spacing_mm = models.segmenter.spacing_mm
-        grid = _grid_of(scan, found.region, found.spacing_mm)
+        start, stop = windows.box
+        found.region = grid.source_region(start, stop, margin_mm=2 * found.spacing_mm)  # for smoothing at its edges
+        grid = grid.part(start, stop, found.region)
         found.working_hu = scratch.volume("hu", grid.shape, np.int16, HU_AIR)
         for where, part_hu in grid.forward_parts(scan.slabs(found.region), HU_AIR):
             found.working_hu[where] = np.rint(part_hu)
     with found.timed("segment"):
-        classes = _segment_working_grid(models.segmenter, found, options, scratch)
+        classes = _segment_working_grid(models.segmenter, windows.in_box(), found, options, scratch)
     with found.timed("undo"):
         _undo(grid, classes, models.segmenter.label_values, found)
     return found
 
 
-def locate(scan: Scan, localiser: TrainedModel | None, margin_mm: float) -> tuple[slice, slice, slice] | None:
-    """The stored voxels around the spine; all of them without a localiser, None where it finds no spine."""
-    from metrics.heatmap_metrics import heatmap_box
+def locate(scan: Scan, localiser: TrainedModel, margin_mm: float) -> tuple[WorkingGrid, np.ndarray]:
+    """The localiser's view of a scan, and where the spine and a margin around it lie there, (X, Y, Z) bool."""
+    from scipy.ndimage import distance_transform_edt
+
+    from metrics.heatmap_metrics import spine_in_heatmap
     from utils.working_grid import WorkingGrid
 
-    if localiser is None:
-        whole = tuple(slice(0, size) for size in scan.shape)
-        return whole[0], whole[1], whole[2]
-    grid = WorkingGrid.view(scan.shape, scan.affine, localiser.spec.input_shape)
-    view_hu = np.rint(grid.forward_slabs(scan.slabs(), HU_AIR))
-    box = heatmap_box(localiser.predict(view_hu)[0].numpy())
-    if box is None:
-        return None
-    return grid.source_region(list(box.start), list(box.stop), margin_mm + float(grid.spacing_mm.max()))
-
-
-def _grid_of(scan: Scan, region: tuple[slice, slice, slice], spacing_mm: float) -> WorkingGrid:
-    """The working grid of a region of a scan."""
-    from utils.working_grid import WorkingGrid
-
-    origin = scan.affine @ np.array([*(axis.start for axis in region), 1.0])
-    i, j, k = (axis.stop - axis.start for axis in region)
-    return WorkingGrid.isotropic((i, j, k), np.column_stack([scan.affine[:, :3], origin]), spacing_mm)
+    view = WorkingGrid.view(scan.shape, scan.affine, localiser.spec.input_shape)
+    view_hu = np.rint(view.forward_slabs(scan.slabs(), HU_AIR))
+    spine = spine_in_heatmap(localiser.predict(view_hu)[0].numpy())
+    if not spine.any():
+        return view, spine
+    return view, distance_transform_edt(~spine, sampling=view.spacing_mm) <= margin_mm
 
 
 def _segment_working_grid(
-    segmenter: TrainedModel, found: Segmentation, options: Options, scratch: Scratch
+    segmenter: TrainedModel, windows: Windows, found: Segmentation, options: Options, scratch: Scratch
 ) -> list[h5py.Dataset]:
-    """Fill ``found.working_mask``; returns the probabilities of each class, (X, Y, Z) float32, postprocessed."""
+    """Fill ``found.working_blobs``; returns the probabilities of each class, (X, Y, Z) float32, postprocessed."""
     from utils.components import Blobs
     from utils.scratch import return_freed_memory
     from utils.sliding_window import class_indices
 
     assert found.working_hu is not None
     shape = found.working_hu.shape
-    mask = found.working_mask = scratch.volume("mask", shape, np.uint8)
-    components = scratch.volume("components", shape, np.int32)
+    found.working_blobs = scratch.volume("blobs", shape, np.int32)
     classes = [scratch.volume(f"class {k}", shape, np.float32) for k in range(segmenter.spec.out_channels)]
     blobs, slabs = Blobs(), []
-    for planes, slab_KXYZ in segmenter.predict_slabs(
-        found.working_hu, options.overlap, options.batch_size, mirror=options.tta
-    ):
+    for planes, slab_KXYZ in segmenter.predict_slabs(found.working_hu, windows, options.batch_size, options.tta):
         for volume, slab in zip(classes, slab_KXYZ.numpy(), strict=True):
             volume[..., planes] = slab
-        mask[..., planes] = class_indices(slab_KXYZ.numpy())
-        components[..., planes] = blobs.add(mask[..., planes] > 0)
+        found.working_blobs[..., planes] = blobs.add(class_indices(slab_KXYZ.numpy()) > 0)
         slabs.append(planes)
         return_freed_memory()
 
     large = blobs.large(**_what_blobs_stay(options.postprocess, found.spacing_mm))
     for planes in slabs:
-        numbers = components[..., planes]
+        numbers = found.working_blobs[..., planes]
         dropped = (numbers > 0) & ~large[numbers]
         if dropped.any():
-            for volume, value in zip([mask, *classes], [0, *_background(len(classes))], strict=True):
+            volumes = [found.working_blobs, *classes]
+            for volume, value in zip(volumes, [0, *_background(len(classes))], strict=True):
                 volume[..., planes] = np.where(dropped, value, volume[..., planes])
     return classes
 
@@ -345,9 +341,9 @@ def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[
 def _save_picture(name: str, found: Segmentation, path: Path) -> None:
     from utils.visualize import draw_mask, save_figure
 
-    if found.working_hu is None or found.working_mask is None:
+    if found.working_hu is None or found.working_blobs is None:
         return
-    save_figure(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_mask, name), path)
+    save_figure(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_blobs, name), path)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -379,7 +375,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--heatmap_model", type=Path, help="the same of the localiser; without one the whole scan is searched")
     add("--no_localiser", action="store_true", help="search the whole scan, whatever --heatmap_model says")
     add("--runs", type=Path, default=Path("trained_models"), help="folder in which runs' names are looked up")
-    add("--margin_mm", type=float, default=MARGIN_MM, help="around the localiser's box")
+    add("--margin_mm", type=float, default=MARGIN_MM, help="around the spine that the localiser found")
     add("--overlap", type=float, default=0.5, help="least share of a window that its neighbour covers")
     add("--batch_size", type=int, default=1, help="windows in a forward pass")
     add("--tta", action="store_true", help="average with the answer to the mirrored scan: twice the time")

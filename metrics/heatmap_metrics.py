@@ -45,8 +45,13 @@ def mask_box(mask: np.ndarray) -> Box | None:
 
 
 def heatmap_box(heatmap: np.ndarray) -> Box | None:
-    """The smallest box around a heatmap's large blobs above the threshold; None where there is none."""
-    return mask_box(large_components(heatmap >= BOX_THRESHOLD, least_share=LEAST_COMPONENT_SHARE))
+    """The smallest box around the spine in a heatmap; None where there is none."""
+    return mask_box(spine_in_heatmap(heatmap))
+
+
+def spine_in_heatmap(heatmap: np.ndarray) -> np.ndarray:
+    """The large blobs of a heatmap (X, Y, Z) that lie above the threshold: (X, Y, Z) bool."""
+    return large_components(heatmap >= BOX_THRESHOLD, least_share=LEAST_COMPONENT_SHARE)
 
 
 def measure_heatmaps(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from training.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint
 from training.compute import Compute
 from utils.constants import HU_PER_UNIT, HU_RANGE, OVERHANG_VOX, SEGMENTATION_SPACING_MM
 from utils.intensity import scale_hu
-from utils.sliding_window import predict_slabs
+from utils.sliding_window import Windows, predict_slabs
 from verse_utils.errors import UserError
 from verse_utils.labels import label_values
 
@@ -54,27 +54,22 @@ class TrainedModel:
     name: str
     sha256: str
 
+    def windows(self, image_shape: Sequence[int], overlap: float = 0.5) -> Windows:
+        """Windows over an image on the network's grid; a segmenter's see air beyond its upper and lower end."""
+        overhang_vox = OVERHANG_VOX if self.task == "segmentation" else (0, 0, 0)
+        return Windows.cover(image_shape, self.spec.input_shape, overlap, overhang_vox)
+
     def predict(self, image_hu: np.ndarray) -> Tensor:
         """Probabilities (K, X, Y, Z) of an image (X, Y, Z) in HU on the network's grid, as ``predict_slabs`` gives."""
-        return torch.cat([slab_KXYZ for _, slab_KXYZ in self.predict_slabs(image_hu)], dim=-1)
+        slabs = self.predict_slabs(image_hu, self.windows(image_hu.shape))
+        return torch.cat([slab_KXYZ for _, slab_KXYZ in slabs], dim=-1)
 
     def predict_slabs(
-        self, image_hu: np.ndarray | h5py.Dataset, overlap: float = 0.5, batch_size: int = 1, mirror: bool = False
+        self, image_hu: np.ndarray | h5py.Dataset, windows: Windows, batch_size: int = 1, mirror: bool = False
     ) -> Iterator[tuple[slice, Tensor]]:
-        """``utils.sliding_window.predict_slabs`` of an image (X, Y, Z) in HU on the network's grid.
-
-        Like patches in training, a segmenter's windows see air beyond the upper and lower end.
-        """
-        slabs = predict_slabs(
-            self.network,
-            _ScaledImage(image_hu, self.hu_range, self.hu_per_unit),
-            self.spec.input_shape,
-            overlap,
-            batch_size,
-            OVERHANG_VOX if self.task == "segmentation" else (0, 0, 0),
-            mirror,
-            self.compute.device,
-        )
+        """``utils.sliding_window.predict_slabs`` of an image (X, Y, Z) in HU on the network's grid."""
+        image_CXYZ = _ScaledImage(image_hu, self.hu_range, self.hu_per_unit)
+        slabs = predict_slabs(self.network, image_CXYZ, windows, batch_size, mirror, self.compute.device)
         while True:
             with self.compute.autocast():  # not while the caller works on a slab
                 slab = next(slabs, None)

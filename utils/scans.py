@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -154,7 +155,7 @@ class Scan:
         (i, i_stop, _), (j, j_stop, _), (k, k_stop, _) = bounds
         is_whole = (i_stop - i, j_stop - j, k_stop - k) == self.shape
         limits_hu = []
-        for first, slab in self._slabs(k, k_stop, thickness):
+        for first, slab in _ahead(self._slabs(k, k_stop, thickness)):
             if is_whole:
                 limits_hu += [slab.min(), slab.max()]
             yield first - k, slab[i:i_stop, j:j_stop]
@@ -261,6 +262,15 @@ def _stored_slabs(path: Path, voxels: Any, start: int, stop: int, thickness: int
     for first in range(start, stop, thickness):
         index = (slice(None), slice(None), slice(first, min(first + thickness, stop)))
         yield first, read_voxels(stored, path, index)
+
+
+def _ahead(slabs: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+    """The same, each unpacked by a thread while the one before is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, slabs, None)
+        while (slab := upcoming.result()) is not None:
+            upcoming = thread.submit(next, slabs, None)
+            yield slab
 
 
 class _Slice(NamedTuple):

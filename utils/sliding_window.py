@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -22,12 +22,85 @@ Shape = tuple[int, int, int]
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
-    """Evenly spaced first voxels of windows that cover 0 … size, neighbours overlapping by at least ``overlap``."""
-    if size <= window:
-        return [0]
+    """First voxels of windows that cover 0 … size; neighbours overlap by at least ``overlap``, the last two by more."""
     step = max(1, int(window * (1 - overlap)))
-    count = -(-(size - window) // step) + 1
-    return [round(start) for start in np.linspace(0, size - window, count)]
+    return [*range(0, size - window, step), max(size - window, 0)]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows over an image, and which of them are looked at.
+
+    Attributes:
+        image_shape: (X, Y, Z) voxels.
+        window_shape: (X, Y, Z) voxels.
+        starts: along X, Y, Z, the windows' first voxels; the first may lie before the image, the last reach beyond it.
+        overlap: least share of a window's side that its neighbour covers.
+        wanted: (windows along X, along Y, along Z) bool.
+    """
+
+    image_shape: tuple[int, ...]
+    window_shape: tuple[int, ...]
+    starts: tuple[list[int], ...]
+    overlap: float
+    wanted: np.ndarray
+
+    @classmethod
+    def cover(
+        cls,
+        image_shape: Sequence[int],
+        window_shape: Sequence[int],
+        overlap: float = 0.5,
+        overhang_vox: Sequence[int] = (0, 0, 0),
+    ) -> Windows:
+        """Windows over all of an image and, as patches did in training, so many voxels of air beyond its ends."""
+        starts = []
+        for size, window, overhang in zip(image_shape, window_shape, overhang_vox, strict=True):
+            missing = max(window - size, 2 * overhang)
+            starts.append([start - missing // 2 for start in window_starts(size + missing, window, overlap)])
+        wanted = np.ones([len(along) for along in starts], bool)
+        return cls(tuple(image_shape), tuple(window_shape), tuple(starts), overlap, wanted)
+
+    def where(self, is_wanted: Callable[[np.ndarray, np.ndarray], bool | np.bool]) -> Windows:
+        """Only those of whose middle a question is true.
+
+        Middles, which are what a window's neighbours don't reach farther than halfway into, cover the image together.
+
+        Args:
+            is_wanted: first and one behind the last voxel of a middle along X, Y, Z.
+        """
+        wanted = np.zeros_like(self.wanted)
+        middles = [self._middles(axis) for axis in range(3)]
+        for index in np.ndindex(*wanted.shape):
+            low, high = np.transpose([middles[axis][number] for axis, number in enumerate(index)])
+            wanted[index] = self.wanted[index] and is_wanted(low, high)
+        return replace(self, wanted=wanted)
+
+    def _middles(self, axis: int) -> list[tuple[int, int]]:
+        """From halfway into the overlap with the neighbour before to halfway into that with the one behind."""
+        starts, window, size = self.starts[axis], self.window_shape[axis], self.image_shape[axis]
+        cuts = [(before + window + behind) // 2 for before, behind in pairwise(starts)]
+        return list(zip([0, *cuts], [*cuts, size], strict=True))
+
+    @property
+    def box(self) -> tuple[list[int], list[int]]:
+        """First and one behind the last voxel of the image along X, Y, Z that wanted windows see."""
+        ranges = [np.flatnonzero(self.wanted.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+        first = [starts[numbers[0]] for starts, numbers in zip(self.starts, ranges, strict=True)]
+        last = [starts[numbers[-1]] for starts, numbers in zip(self.starts, ranges, strict=True)]
+        return np.maximum(first, 0).tolist(), np.minimum(np.add(last, self.window_shape), self.image_shape).tolist()
+
+    def in_box(self) -> Windows:
+        """The same windows over the part of the image that is their ``box``."""
+        low, high = self.box
+        ranges = [np.flatnonzero(self.wanted.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+        kept = tuple(slice(numbers[0], numbers[-1] + 1) for numbers in ranges)
+        starts = [
+            [start - first for start in along[part]] for along, part, first in zip(self.starts, kept, low, strict=True)
+        ]
+        return Windows(
+            tuple(np.subtract(high, low).tolist()), self.window_shape, tuple(starts), self.overlap, self.wanted[kept]
+        )
 
 
 def class_indices(probabilities_KXYZ: np.ndarray) -> np.ndarray:
@@ -74,61 +147,58 @@ def predict_probabilities(
     Returns:
         (K, X, Y, Z) float32 in [0, 1] on the CPU: the sigmoid where K = 1, the softmax over K otherwise.
     """
-    probabilities = torch.empty(0)
-    for planes, slab_KXYZ in predict_slabs(
-        network, image_CXYZ, window_shape, overlap, batch_size, overhang_vox, mirror, device
-    ):
-        if not len(probabilities):
-            probabilities = torch.empty(len(slab_KXYZ), *image_CXYZ.shape[1:])
-        probabilities[..., planes] = slab_KXYZ
-    return probabilities
+    windows = Windows.cover(image_CXYZ.shape[1:], window_shape, overlap, overhang_vox)
+    slabs = [slab for _, slab in predict_slabs(network, image_CXYZ, windows, batch_size, mirror, device)]
+    return torch.cat(slabs, dim=-1)
 
 
 @torch.inference_mode()
 def predict_slabs(
     network: Callable[[Tensor], Tensor],
     image_CXYZ: Image,
-    window_shape: Sequence[int],
-    overlap: float = 0.5,
+    windows: Windows,
     batch_size: int = 1,
-    overhang_vox: Sequence[int] = (0, 0, 0),
     mirror: bool = False,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[slice, Tensor]]:
     """``predict_probabilities`` in slabs along Z, from below, so that the answer never has to be in memory whole.
 
     Windows go up layer by layer, and what no further layer reaches is finished: memory holds the image and the logits
-    of one layer alone. Windows of nothing but air are taken for background unseen.
+    of one layer alone. Windows that aren't wanted or hold nothing but air are taken for background unseen.
 
     Yields:
         (planes, (K, X, Y, z) float32 in [0, 1] on the CPU).
     """
-    shape = image_CXYZ.shape[1:]
-    axes = [_Axis.cover(*sizes, overlap) for sizes in zip(shape, window_shape, overhang_vox, strict=True)]
+    axes = [
+        _Axis(size, window, starts, windows.overlap)
+        for size, window, starts in zip(windows.image_shape, windows.window_shape, windows.starts, strict=True)
+    ]
     layer = _Layer(axes, device)
     for level, z in enumerate(axes[2].starts):
         planes = slice(max(z, 0), max(z + axes[2].window, 0))
         image_of_layer = image_CXYZ[:, :, :, planes].float()
-        batches = _batches(image_of_layer, axes, z - planes.start, batch_size, layer.is_empty)
-        for places, windows_BCXYZ in batches:
+        wanted = windows.wanted[..., level].copy()
+        wanted[0, 0] |= layer.is_empty  # it takes one answer to know how many classes there are
+        start_z = z - planes.start
+        for places, windows_BCXYZ in _batches(image_of_layer, axes, start_z, batch_size, wanted, layer.is_empty):
             layer.add(places, level, _logits(network, windows_BCXYZ.to(device), mirror))
         end = axes[2].starts[level + 1] if z < axes[2].starts[-1] else z + axes[2].window
-        inside = slice(max(z, 0), min(max(end, 0), shape[2]))
+        inside = slice(max(z, 0), min(max(end, 0), axes[2].size))
         finished = layer.pop(end - z)[:, axes[0].inside, axes[1].inside]
         if inside.start < inside.stop:
             yield inside, finished[..., inside.start - z : inside.stop - z].cpu()
 
 
 def _batches(
-    image_CXYZ: Tensor, axes: Sequence[_Axis], z: int, batch_size: int, even_the_first: bool
+    image_CXYZ: Tensor, axes: Sequence[_Axis], z: int, batch_size: int, wanted: np.ndarray, even_the_first: bool
 ) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
-    """Windows (B, C, *window) of a layer that hold a body, and their numbers along X and Y.
+    """Wanted windows (B, C, *window) of a layer that hold a body, and their numbers along X and Y.
 
-    ``even_the_first``: without a body too, as it takes one answer to know how many classes there are.
+    ``even_the_first``: without a body too.
     """
     places: list[tuple[int, int]] = []
     windows: list[Tensor] = []
-    for i, j in product(range(len(axes[0].starts)), range(len(axes[1].starts))):
+    for i, j in np.argwhere(wanted).tolist():
         window = _window(image_CXYZ, (axes[0].starts[i], axes[1].starts[j], z), [axis.window for axis in axes])
         if (even_the_first and i == j == 0) or float(window.max()) >= _EMPTY_BELOW_HU / HU_PER_UNIT:
             places.append((i, j))
@@ -142,39 +212,29 @@ def _batches(
 
 @dataclass(frozen=True)
 class _Axis:
-    """Windows along one axis, in voxels of the image; the first may start before it, the last may end behind it.
-
-    Attributes:
-        size: of the image.
-        window: of a window.
-        starts: first voxels of the windows.
-        weights: (window,) float32 of each window.
-    """
+    """Windows along one axis, in voxels of the image."""
 
     size: int
     window: int
     starts: list[int]
-    weights: list[np.ndarray]
+    overlap: float
 
-    @classmethod
-    def cover(cls, size: int, window: int, overhang: int, overlap: float) -> _Axis:
-        """Windows that cover the image and what hangs over its ends."""
-        missing = max(window - size, 2 * overhang)
-        first = -(missing // 2)
-        starts = [first + start for start in window_starts(size + missing, window, overlap)]
-        offsets = (np.arange(window, dtype=np.float32) - (window - 1) / 2) / (window * _SIGMA_SHARE)
+    @property
+    def weights(self) -> list[np.ndarray]:
+        """(window,) float32 of each window."""
+        offsets = (np.arange(self.window, dtype=np.float32) - (self.window - 1) / 2) / (self.window * _SIGMA_SHARE)
         gaussian = np.exp(-0.5 * offsets**2)
         # The rim of a window, where a network misses what lies beyond, is left to the neighbour, which has it inside.
-        rim = int(window * overlap / 4)
+        rim = int(self.window * self.overlap / 4)
         weights = []
-        for start in starts:
+        for start in self.starts:
             weight = gaussian.copy()
-            if start > starts[0]:
+            if start > self.starts[0]:
                 weight[:rim] = 0
-            if start < starts[-1]:
-                weight[window - rim :] = 0
+            if start < self.starts[-1]:
+                weight[self.window - rim :] = 0
             weights.append(weight)
-        return cls(size, window, starts, weights)
+        return weights
 
     @property
     def first(self) -> int:

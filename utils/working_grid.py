@@ -167,6 +167,26 @@ class WorkingGrid:
             stored = array[tuple(where)].transpose([axis.ras_axis for axis in axes])
             yield first, _along_axes((matrices[0], matrices[1], along_k[:, planes]), stored)
 
+    def part(self, start: Sequence[int], stop: Sequence[int], region: tuple[slice, slice, slice]) -> WorkingGrid:
+        """A box of this grid's own voxels, as a grid over a region (I, J, K) of the stored scan."""
+        to_region = np.array([part.start for part in region])
+        lost = np.empty(3)  # along each axis of RAS, source voxels before the region
+        for axis, part in zip(self._stored_axes(), region, strict=True):
+            lost[axis.ras_axis] = axis.source_size - part.stop if axis.flipped else part.start
+        affine = self.source_affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ to_region
+        i, j, k = (part.stop - part.start for part in region)
+        x, y, z = (int(b - a) for a, b in zip(start, stop, strict=True))
+        return WorkingGrid((i, j, k), affine, (x, y, z), self.scale, self.offset + self.scale * start - lost)
+
+    def box_in(self, other: WorkingGrid, start: np.ndarray, stop: np.ndarray) -> tuple[slice, slice, slice]:
+        """The voxels of another grid over the same scan that a box of this one's touches."""
+        edges = (self.scale * (np.stack([start, stop]) - 0.5) + self.offset - other.offset) / other.scale + 0.5
+        low = np.clip(np.floor(edges[0]), 0, other.shape).astype(int)
+        high = np.clip(np.ceil(edges[1]), 0, other.shape).astype(int)
+        x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        return x, y, z
+
     @property
     def inside_source(self) -> tuple[slice, slice, slice]:
         """The working voxels along X, Y, Z that lie in the scan; the others are padding."""
@@ -261,9 +281,11 @@ def _smoothing(size: int, scale: float, interpolation: np.ndarray) -> np.ndarray
 
 def _along_axes(matrices: Sequence[np.ndarray], array: np.ndarray) -> np.ndarray:
     """Multiply each axis of a 3D array by its matrix."""
-    first = np.tensordot(matrices[0], array.astype(np.float32, copy=False), axes=(1, 0))
-    second = np.tensordot(first, matrices[1], axes=(1, 1))  # the second axis is now the last
-    return np.tensordot(second, matrices[2], axes=(1, 1))
+    # Axes are taken from the last to the first: as scans are stored, the first is contiguous, and nothing is copied.
+    array_KJI = np.ascontiguousarray(array.T, np.float32)
+    along_i = array_KJI @ matrices[0].T
+    along_j = matrices[1] @ along_i
+    return np.tensordot(matrices[2], along_j, axes=(1, 0)).T
 
 
 def ras_shape_and_spacing(source_shape, source_affine) -> tuple[np.ndarray, np.ndarray]:

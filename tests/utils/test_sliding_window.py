@@ -5,7 +5,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import nn
 
-from utils.sliding_window import predict_probabilities, window_starts
+from utils.sliding_window import Windows, predict_probabilities, predict_slabs, window_starts
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 15, 16, 17, 40, 101])
@@ -97,3 +97,37 @@ def test_windows_see_air_beyond_the_ends():
     found = predict_probabilities(network, image, (8, 8, 8), overhang_vox=(0, 0, 4))
     assert found.shape == image.shape
     assert (seen[0][0, 0, :, :, :4] == -1).all() and (seen[-1][0, 0, :, :, -4:] == -1).all()
+
+
+def test_middles_of_windows_cover_the_image_once():
+    windows = Windows.cover((40, 8, 50), (16, 16, 16), overlap=0.5, overhang_vox=(0, 0, 4))
+    seen = torch.zeros(40, 8, 50, dtype=torch.int)
+
+    def see(start, stop):
+        seen[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] += 1
+        return True
+
+    assert windows.where(see).wanted.all()
+    assert (seen == 1).all()
+
+
+def test_windows_that_are_left_out_change_nothing_where_all_are_looked_at():
+    """A network that depends on its window, so that windows in other places would show."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.Conv3d(4, 1, 3, padding=1))
+    image = torch.randn(1, 60, 40, 90)
+    windows = Windows.cover(image.shape[1:], (16, 16, 16), overhang_vox=(0, 0, 4))
+    whole = torch.cat([slab for _, slab in predict_slabs(network, image, windows)], dim=-1)
+
+    spine = (20, 10, 30), (36, 30, 60)
+    some = windows.where(lambda start, stop: (start < spine[1]).all() and (stop > spine[0]).all())
+    assert 0 < some.wanted.sum() < windows.wanted.sum() / 3
+    low, high = some.box
+    assert all(a <= b - 4 for a, b in zip(low, spine[0], strict=True)) and high != [60, 40, 90]
+    part = image[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
+    found = torch.cat([slab for _, slab in predict_slabs(network, part, some.in_box())], dim=-1)
+    assert found.shape == part.shape
+    # Inside the middles that touch the spine, by as much as a window that is left out reaches into them: a quarter.
+    inside = tuple(slice(a + 4, b - 4) for a, b in zip(*spine, strict=True))
+    there = tuple(slice(s.start - a, s.stop - a) for s, a in zip(inside, low, strict=True))
+    torch.testing.assert_close(found[(0, *there)], whole[(0, *inside)], atol=1e-6, rtol=0)

@@ -180,3 +180,25 @@ def test_padding_is_told_from_the_scan():
         (36, 20, 12), np.array([[0, 0, 1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1.0]]), (20, 20, 40)
     )
     assert turned.inside_source == view.inside_source
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIR", "LSA"])
+def test_a_part_of_a_grid_has_its_voxels(codes):
+    affine = make_affine(codes, (0.7, 0.9, 3), oblique=True)
+    grid = WorkingGrid.isotropic(SHAPE, affine, 0.8)
+    start, stop = [2, 3, 4], [7, 9, 10]
+    region = grid.source_region(start, stop, margin_mm=3)
+    part = grid.part(start, stop, region)
+    corner = grid.affine @ [*start, 1]
+    np.testing.assert_allclose(part.affine, np.column_stack([grid.affine[:, :3], corner]), atol=1e-9)
+    assert part.shape == (5, 6, 6)
+    image = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    whole = grid.forward(image, fill=0)[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+    np.testing.assert_allclose(part.forward(image[region], fill=0), whole, atol=1e-5)
+
+
+def test_a_box_is_found_in_another_grid():
+    grid = WorkingGrid.isotropic((40, 40, 80), np.diag([-1.0, -1, 1, 1]), 1.0)
+    view = WorkingGrid.view((40, 40, 80), np.diag([-1.0, -1, 1, 1]), (20, 20, 40))  # voxels of 2 mm
+    assert grid.box_in(view, np.array([4, 0, 60]), np.array([8, 2, 80])) == (slice(2, 4), slice(0, 1), slice(30, 40))
+    assert grid.box_in(view, np.array([5, 1, 61]), np.array([7, 2, 62])) == (slice(2, 4), slice(0, 1), slice(30, 31))
