@@ -125,9 +125,9 @@ def segment(scan: Scan | Path | str, models: Models, options: Options | None = N
     """Find the vertebrae of a CT.
 
     The localiser, where there is one, finds the spine in a coarse view of the scan; of the windows over the whole scan,
-    the segmenter looks only at those in whose middle the spine lies. Well inside, it answers as if it had looked at all. The
-    scan is read slab by slab and worked on in a temporary file: of all that is as long
-    as the scan, memory holds the mask alone.
+    the segmenter looks only at those in whose middle the spine lies. Well inside, it answers as if it had looked at
+    all. The scan is read slab by slab and worked on in a temporary file: of all that is as long as the scan, memory
+    holds the mask alone.
 
     Args:
         scan: NIfTI file, DICOM folder, or a scan that ``utils.scans.open_scan`` opened.
