@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from utils.constants import HU_AIR, LEAST_BLOB_MM3
+from utils.constants import HU_AIR, LEAST_BLOB_MM3, SEGMENTATION_SPACING_MM
 from utils.misc import OneLineParser, run_command, write_json
 from verse_utils.errors import UserError
 
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
 POSTPROCESSING = ("blobs", "largest", "none")
 # The localiser's view is coarse, and it may miss the ends of the spine and of processes.
 MARGIN_MM = 10.0
-# Bytes of memory for each voxel of a scan that is searched whole: its HU, the network's input and answer, the mask.
-_BYTES_PER_VOXEL = 11
+# Bytes of memory for each voxel of a scan: those of its mask and, where all of it is searched, of a layer of windows.
+_MASK_BYTES, _WHOLE_BYTES = 1, 4
+# Bytes in the temporary folder for each voxel that is searched: HU, a probability, the number of its blob.
+_SCRATCH_BYTES = 10
 # Scans of fewer voxels are small for any machine that runs a network.
 _WORTH_A_WORD_VOXELS = 3e8
 
@@ -312,11 +315,14 @@ def _models(job: Job) -> Models:
 
 
 def _warn_of_memory(scan: Scan, source: ScanSource, job: Job) -> None:
-    if scan.voxel_count >= _WORTH_A_WORD_VOXELS:
-        each, where = (1, "the spine's box") if job.heatmap_model else (_BYTES_PER_VOXEL, "the whole scan")
-        gigabytes = 1 + each * scan.voxel_count / 1e9
-        told = f"{source.path}: {scan.voxel_count:.1e} voxels, about {gigabytes:.0f} GB of memory to search {where}"
-        print(told, file=sys.stderr, flush=True)
+    if scan.voxel_count < _WORTH_A_WORD_VOXELS:
+        return
+    memory_gb = 1 + (_MASK_BYTES if job.heatmap_model else _WHOLE_BYTES) * scan.voxel_count / 1e9
+    told = f"{source.path}: {scan.voxel_count:.1e} voxels, about {memory_gb:.0f} GB of memory"
+    if not job.heatmap_model:
+        searched = scan.voxel_count * abs(np.linalg.det(scan.affine[:3, :3])) / SEGMENTATION_SPACING_MM**3
+        told += f" and up to {_SCRATCH_BYTES * searched / 1e9:.0f} GB in {tempfile.gettempdir()} to search all of it"
+    print(told, file=sys.stderr, flush=True)
 
 
 def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import scipy.ndimage
+import SimpleITK
 import torch
 from torch import nn
 
@@ -340,7 +341,54 @@ def test_a_huge_scan_is_told_beforehand(infer, tmp_path):
     result = infer(["huge.nii"], models=("segmentation",))
     assert result.returncode == 1
     first, second = result.stderr.splitlines()[:2]
-    assert "1.0e+09 voxels, about 12 GB of memory" in first and second.startswith("error: ")
+    assert "1.0e+09 voxels, about 5 GB of memory and up to 10 GB in" in first and second.startswith("error: ")
+
+
+def as_dicom(path, folder, series: str):
+    """A NIfTI scan as a folder of axial DICOM slices."""
+    volume = SimpleITK.DICOMOrient(SimpleITK.ReadImage(path), "LPS")
+    writer = SimpleITK.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    folder.mkdir(exist_ok=True)
+    rows = np.reshape(volume.GetDirection(), (3, 3)).T[:2].ravel()
+    for k in range(volume.GetDepth()):
+        image = volume[:, :, k]
+        tags = {
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
+            "0008|0018": f"{series}.{k + 1}",
+            "0020|000e": series,
+            "0020|0032": "\\".join(map(str, volume.TransformIndexToPhysicalPoint((0, 0, k)))),
+            "0020|0037": "\\".join(map(str, rows)),
+            "0028|1052": "-1024",
+            "0028|1053": "1",
+        }
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{series}_{k:03}.dcm"))
+        writer.Execute(image)
+
+
+def test_dicom_folders_are_segmented_as_nifti_is(infer, scans, tmp_path):
+    """One with a second series, which is named; and one that lacks a slice, which is refused."""
+    first, second = sorted(scans.iterdir())
+    as_dicom(first, tmp_path / "two_series", "1.2.3")
+    as_dicom(first, tmp_path / "gap", "1.2.5")
+    for slice_path in sorted((tmp_path / "gap").iterdir())[4:5]:
+        slice_path.unlink()
+    as_dicom(second, tmp_path / "others", "1.2.4")
+    for slice_path in sorted((tmp_path / "others").iterdir())[:6]:
+        slice_path.rename(tmp_path / "two_series" / slice_path.name)
+    result = infer([tmp_path / "two_series", tmp_path / "gap", first], "--no_localiser", "--postprocess", "none")
+    assert result.returncode == 1
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{tmp_path / 'gap'}: slice missing between" in error
+    summary = json.loads((tmp_path / "out" / "two_series_summary.json").read_text())
+    assert "1 other series left out: 1.2.4 (6 slices)" in summary["warnings"][0] in result.stdout
+    of_nifti = json.loads((tmp_path / "out" / f"{first.name.removesuffix('.nii.gz')}_summary.json").read_text())
+    assert summary["volume_ml"] == pytest.approx(of_nifti["volume_ml"], rel=0.01)
+    dicom, ct = nib.load(tmp_path / "out" / "two_series_vertebrae.nii.gz"), nib.load(first)
+    assert sorted(dicom.shape) == sorted(ct.shape) and nib.aff2axcodes(dicom.affine) == ("L", "P", "S")
 
 
 def test_a_true_mask_must_be_there_and_fit(infer, scans, tmp_path):
