@@ -1,6 +1,6 @@
 """Whether vertebrae bear the right name: VerSe's identification rate and localisation error.
 
-Sekuboyina et al. 2021 (10.1016/j.media.2021.102166), section 3, after Glocker et al. 2012. A true vertebra is
+Sekuboyina et al. 2021 (10.1016/j.media.2021.102166), after Glocker et al. 2012. A true vertebra is
 **identified** if the nearest of all predicted centroids to its true centroid bears its label and lies no farther than
 ``MOST_MM``. The **identification rate** is the identified share of all annotated vertebrae of the whole test set. The
 **localisation error** is the mean distance between the predicted and the true centroid of the same label, over the

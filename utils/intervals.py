@@ -24,32 +24,12 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] |
     """95 % interval of the mean.
 
     Args:
-        values: (N,) a number for each case.
+        values: (N,) a number for each case, or the difference of two results on it.
 
     Returns:
         Its ends; None for fewer than two cases.
     """
     return ratio_interval(values, np.ones(len(values)))
-
-
-def paired_interval(
-    first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray
-) -> tuple[float, float] | None:
-    """95 % interval of the mean difference, first minus second, of two results on the same cases.
-
-    Args:
-        first, second: (N,) a number for each case, in the same order.
-
-    Returns:
-        Its ends; None for fewer than two cases. Where 0 lies outside, the two differ at the 5 % level.
-
-    Raises:
-        ValueError: not the same number of cases.
-    """
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    if first.shape != second.shape:
-        raise ValueError(f"results of {first.size} and {second.size} cases can't be paired")
-    return mean_interval(first - second)
 
 
 def ratio_interval(
