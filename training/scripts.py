@@ -92,7 +92,7 @@ def train_and_test(settings: Settings) -> None:
         load_weights(settings.run_folder / "best.pt", spec, network)
         handler = test(task, network, datasets["test"], settings, compute)
     for name, values in handler.summary().items():
-        print(f"{name:>20} {values['mean']:9.4f} {values['unit']}")
+        print(f"{name:>24} {values['mean']:9.4f} {values['unit']}")
     print(test_metrics_path(settings))
     print(write_report(settings.run_folder))
 

@@ -158,7 +158,7 @@ def case(run: Run, position: int, picture: str, figure_id: str | None, files: Ma
     )
     views = []
     if picture:
-        alt = f"{case_id}: input, target and prediction in three planes"
+        alt = f"{case_id}: prediction and target on slices"
         views.append(f'<figure><img src="{picture}" alt="{escape(alt)}" decoding="async"></figure>')
     if figure_id:
         label = f"{case_id}: surfaces of prediction and truth in 3D"

@@ -146,7 +146,6 @@ def draw_comparison(
     prediction: np.ndarray,
     target: np.ndarray,
     title: str,
-    true_mask_ends: tuple[int, int] | None = None,
 ) -> Figure:
     """Draw a test case: the spine straightened, from the side and from the front, and two axial planes.
 
@@ -160,7 +159,6 @@ def draw_comparison(
         prediction: (X, Y, Z) mask, 0 outside.
         target: (X, Y, Z) true mask, 0 outside.
         title: of the whole picture.
-        true_mask_ends: first and last Z between which the truth is annotated; drawn as dotted lines.
     """
     from matplotlib.figure import Figure
 
@@ -177,11 +175,9 @@ def draw_comparison(
         _draw_straightened(ax, image_hu, spacing_mm, line, plane, found, truth)
         for index in heights.values():
             ax.axhline(line.length_at(index * spacing_mm[2]), color="white", linewidth=0.6, linestyle="--", alpha=0.7)
-        for index in true_mask_ends or ():
-            ax.axhline(line.length_at(index * spacing_mm[2]), color=TARGET_COLOUR, linewidth=1.2, linestyle=":")
     for row, (name, index) in enumerate(heights.items()):
         _draw_axial(figure.add_subplot(grid[row, 2]), image_hu, spacing_mm, line, index, found, truth, name)
-    _add_legend(figure, true_mask_ends is not None)
+    _add_legend(figure)
     return figure
 
 
@@ -246,7 +242,7 @@ def _name_sides(ax: Axes, left: str, right: str, bottom: str, top: str) -> None:
         ax.text(x, y, side, **look)
 
 
-def _add_legend(figure: Figure, has_ends: bool) -> None:
+def _add_legend(figure: Figure) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -257,8 +253,6 @@ def _add_legend(figure: Figure, has_ends: bool) -> None:
         Patch(color=PREDICTION_COLOUR, alpha=0.55, label="false positive"),
         Line2D([], [], color="grey", linewidth=0.8, linestyle="--", label="axial planes"),
     ]
-    if has_ends:
-        entries.append(Line2D([], [], color=TARGET_COLOUR, linestyle=":", label="ends of the true mask"))
     figure.legend(handles=entries, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
 
