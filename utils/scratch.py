@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utils.constants import SLAB_SLICES
+from verse_utils.errors import UserError
 
 if TYPE_CHECKING:
     import h5py
@@ -36,8 +38,9 @@ class Scratch:
     def __init__(self) -> None:
         import h5py
 
-        self._bytes = TemporaryFile()  # noqa: SIM115 - as long as its volumes are used
+        self._bytes = tempfile.TemporaryFile()  # noqa: SIM115 - as long as its volumes are used
         self._file = h5py.File(self._bytes, "w", rdcc_nbytes=_CACHE_BYTES, rdcc_w0=0)
+        self._free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
 
     def volume(self, name: str, shape: Sequence[int], dtype: Any, fill: float = 0) -> h5py.Dataset:
         """A new volume that is read and written by slices, as an array is.
@@ -47,9 +50,16 @@ class Scratch:
             shape: (X, Y, Z).
             dtype: of its voxels.
             fill: value of voxels that were not written.
+
+        Raises:
+            UserError: all volumes together, not compressed, may not fit the folder.
         """
         import hdf5plugin
 
+        self._free_bytes -= int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if self._free_bytes < 0:
+            lacking = f"{-self._free_bytes / 1e9:.1f} GB more may be needed for a temporary file than are free"
+            raise UserError(f"{tempfile.gettempdir()}: {lacking}; name a larger folder in TMPDIR")
         chunk_shape = tuple(int(n) for n in np.minimum(_CHUNK_SHAPE, shape))
         compression = hdf5plugin.Blosc2(cname="lz4", clevel=1, filters=hdf5plugin.Blosc2.SHUFFLE)
         return self._file.create_dataset(

@@ -1,12 +1,15 @@
 import gc
 import os
+import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from utils.scratch import Scratch, return_freed_memory
+from verse_utils.errors import UserError
 
 
 @pytest.mark.parametrize("shape", [(70, 66, 40), (3, 2, 1)])
@@ -26,6 +29,14 @@ def test_no_file_is_to_be_seen(tmp_path, monkeypatch):
     scratch = Scratch()
     scratch.volume("a", (64, 64, 64), np.float32)[...] = np.ones((64, 64, 64))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_before_it_is_full(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3 * 64**3))
+    scratch = Scratch()
+    scratch.volume("first", (64, 64, 64), np.int16)
+    with pytest.raises(UserError, match=r"0\.0 GB more may be needed .* larger folder in TMPDIR"):
+        scratch.volume("second", (64, 64, 64), np.int16)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from Linux's /proc")
