@@ -12,13 +12,11 @@ from metrics.metric_handler import MetricHandler
 from training.arguments import Settings
 from training.compute import Compute
 from training.tasks import Task
+from utils.glossary import MAIN_METRICS, shown, title_of
 from utils.misc import write_json
 from utils.scans import save_mask
 from utils.sliding_window import predict_probabilities
 from utils.visualize import save_figure
-
-# As many as fit above a picture.
-SHOWN_METRICS = 6
 
 
 def predict(
@@ -52,7 +50,9 @@ def test(task: Task, network: nn.Module, dataset: h5VerSe, settings: Settings, c
         probabilities_KXYZ = predict(network, subject["image"].data, settings, compute, task.overhang_vox)
         probabilities_KXYZ = task.clean(probabilities_KXYZ, subject["image"].spacing)
         task.measure(handler, subject, probabilities_KXYZ)
-        title = f"{subject['case_id']} (test): {_shown(handler.rows[-1])}"
+        row = handler.rows[-1]
+        told = [f"{title_of(name)} {shown(row[name], handler.metrics[name].unit)}" for name in MAIN_METRICS[task.name]]
+        title = f"{subject['case_id']} (test)\n{', '.join(told)}"
         figure = task.test_picture(subject, probabilities_KXYZ, title)
         save_figure(figure, settings.run_folder / "images" / f"test_{subject['case_id']}.png")
         for name, mask in task.masks(subject, probabilities_KXYZ).items():
@@ -65,8 +65,3 @@ def test(task: Task, network: nn.Module, dataset: h5VerSe, settings: Settings, c
 def test_metrics_path(settings: Settings) -> Path:
     """Where a run's test metrics lie."""
     return settings.run_folder / "test_metrics.json"
-
-
-def _shown(row: dict) -> str:
-    values = [f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float)]
-    return ", ".join(values[:SHOWN_METRICS])
