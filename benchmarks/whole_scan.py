@@ -4,9 +4,9 @@
 
 The scan is a phantom's body from head to pelvis, 512×512×600 voxels of 0.8×0.8×1 mm, not packed by gzip. All use one
 network, window and overlap, and read the scan, drop small blobs and bring the answer to its grid by the same code; what
-differs is which windows are looked at and how their answers are stitched. Dice is that in the box of the windows that
-the first way looks at. Peak memory is that of the whole command, for the scan and for its lower 300 slices, in which
-the spine's box is as wide.
+differs is which windows are looked at and how their answers are stitched. Dice is that in the box around the spine that
+the localiser found. Peak memory is that of the whole command, for the scan and for its lower 300 slices, in which the
+spine's box is as wide.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ import torchio as tio
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from inference import Models, Options, load_models, segment
+from inference import MARGIN_MM, Models, Options, load_models, locate, segment
+from metrics.heatmap_metrics import mask_box
 from metrics.mask_metrics import dice
 from training.trained_model import TrainedModel
 from utils.components import without_small_blobs
@@ -38,6 +39,7 @@ from utils.intensity import scale_hu
 from utils.misc import OneLineParser, run_command
 from utils.scans import Scan, ScanSource, open_scan
 from utils.working_grid import WorkingGrid
+from verse_utils.errors import UserError
 from verse_utils.phantom import render
 from verse_utils.phantom_anatomy import make_anatomy
 
@@ -137,6 +139,16 @@ def main() -> None:
         compare(open_scan(ScanSource(paths[0], "body")), models)
 
 
+def spine_box(scan: Scan, models: Models) -> tuple[slice, slice, slice]:
+    """The stored voxels around the spine and its margin, as the localiser found it."""
+    assert models.localiser is not None
+    view, spine = locate(scan, models.localiser, MARGIN_MM)
+    box = mask_box(spine)
+    if box is None:
+        raise UserError("--heatmap_model: finds no spine in the phantom; train it longer")
+    return view.source_region(list(box.start), list(box.stop), margin_mm=0)
+
+
 def compare(scan: Scan, models: Models) -> None:
     """Print a row for each way of segmenting a scan."""
     print("\n| way | whole, s | times the first | localiser and windows, s | times the first | Dice with the first |")
@@ -145,10 +157,10 @@ def compare(scan: Scan, models: Models) -> None:
     first = segment(scan, models, Options(overlap=OVERLAP))
     whole_unit = time.perf_counter() - started
     windows_unit = first.seconds["localise"] + first.seconds["segment"]
-    assert first.region is not None
+    box = spine_box(scan, models)
 
     def row(name: str, mask: np.ndarray, whole: float, windows: float) -> None:
-        agreement = dice(mask[first.region] > 0, first.mask[first.region] > 0, spacing_mm=SPACING_MM)
+        agreement = dice(mask[box] > 0, first.mask[box] > 0, spacing_mm=SPACING_MM)
         times = f"{whole:.1f} | {whole / whole_unit:.1f} | {windows:.1f} | {windows / windows_unit:.1f}"
         print(f"| {name} | {times} | {agreement:.4f} |", flush=True)
 
