@@ -22,7 +22,7 @@ UNET = NetworkSpec("UNet", 1, 1, (64, 64, 64))
     [
         ("UNet", {}),
         ("SegFormer3D", {}),
-        ("SwinUNetR", {"feature_size": 12}),
+        pytest.param("SwinUNetR", {"feature_size": 12}, marks=pytest.mark.slow),
         ("ResEncUNet", {"channels": (8, 16, 32), "blocks": (1, 1, 1), "deep_supervision": True}),
     ],
 )
