@@ -282,7 +282,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     base = {"name": source.name, "scan": str(source.path)}
     mask_path, summary_path = (job.output / f"{source.name}{end}" for end in ("_vertebrae.nii.gz", "_summary.json"))
     if summary_path.exists() and mask_path.exists() and not job.overwrite:
-        return {**json.loads(summary_path.read_text()), "kept": True}
+        return {**json.loads(summary_path.read_text(encoding="utf-8")), "kept": True}
     try:
         models = _models(job)
         scan = open_scan(source)

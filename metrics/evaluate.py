@@ -110,7 +110,7 @@ def _write(folder: Path, content: dict[str, Any]) -> None:
     try:
         write_json(folder / "evaluation.json", content)
         columns = list(dict.fromkeys(name for row in content["cases"] for name in row))
-        with written_aside(folder / "evaluation.csv") as aside, aside.open("w", newline="") as file:
+        with written_aside(folder / "evaluation.csv") as aside, aside.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(content["cases"])

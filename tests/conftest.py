@@ -90,10 +90,10 @@ def dask_scheduler(tmp_path_factory) -> Iterator[str]:
         for _ in range(2):
             start("dask_worker", "--nthreads", "1", "--no-dashboard")
         deadline = time.monotonic() + 60
-        while not scheduler_file.exists() or not scheduler_file.read_text().endswith("}"):
-            assert time.monotonic() < deadline, (folder / "0.log").read_text()
+        while not scheduler_file.exists() or not scheduler_file.read_text(encoding="utf-8").endswith("}"):
+            assert time.monotonic() < deadline, (folder / "0.log").read_text(encoding="utf-8")
             time.sleep(0.05)
-        address = json.loads(scheduler_file.read_text())["address"]
+        address = json.loads(scheduler_file.read_text(encoding="utf-8"))["address"]
         with distributed.Client(address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
         yield address
@@ -131,7 +131,9 @@ def run_script(monkeypatch, capsys):
     def run(script: str, *arguments: object, cwd: Path, process: bool = False) -> Finished:
         command = [str(ROOT / script), *map(str, arguments)]
         if process:
-            result = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, timeout=240)
+            result = subprocess.run(
+                [sys.executable, *command], cwd=cwd, capture_output=True, encoding="utf-8", timeout=240
+            )
             return Finished(result.returncode, result.stdout, result.stderr)
         capsys.readouterr()
         with monkeypatch.context() as patch, warnings.catch_warnings():
@@ -198,7 +200,7 @@ def open_page(tmp_path) -> Callable[..., OpenedPage]:
             [*command, "--dump-dom", path.resolve().as_uri()],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             start_new_session=True,  # so that its children end with it
         )
         try:

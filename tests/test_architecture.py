@@ -31,7 +31,7 @@ MODULES = sorted(
 def imported(path: Path) -> set[str]:
     """Top-level names of everything that a file imports, inside functions too."""
     names = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -60,7 +60,7 @@ def test_imports_point_one_way(path):
 
 def test_every_package_is_installed():
     """A package that pyproject.toml forgets would be missing from any folder but this one."""
-    listed = (ROOT / "pyproject.toml").read_text()
+    listed = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for name in {path.parent.as_posix().replace("/", ".") for path in MODULES if path.parent != Path()}:
         assert f'"{name}"' in listed
 
@@ -91,7 +91,7 @@ except SystemExit:
 heavy = {{"torch", "torchio", "monai", "wandb", "matplotlib", "plotly", "scipy", "skimage", "h5py"}}
 print(sorted(heavy & set(sys.modules)))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=ROOT)
     assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr
 
 

@@ -224,7 +224,7 @@ def test_the_command_leaves_everything_behind(infer, scans, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {name + end for name in names for end in endings}
     for name in names:
         assert name in result.stdout
-        summary = json.loads((tmp_path / "out" / f"{name}_summary.json").read_text())
+        summary = json.loads((tmp_path / "out" / f"{name}_summary.json").read_text(encoding="utf-8"))
         ct, mask = nib.load(scans / f"{name}.nii.gz"), nib.load(tmp_path / "out" / f"{name}_vertebrae.nii.gz")
         assert mask.shape == ct.shape and mask.get_data_dtype() == np.uint8
         np.testing.assert_array_equal(mask.affine, ct.affine)
@@ -280,7 +280,7 @@ def no_spacing(path):
 
 COLOUR = np.zeros((9, 9, 9), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
 BAD_SCANS = {
-    "no image": (lambda path: path.write_text("hello"), "can't be read"),
+    "no image": (lambda path: path.write_text("hello", encoding="utf-8"), "can't be read"),
     "2D": (nifti(np.zeros((9, 9), np.int16)), "2 axes"),
     "4D": (nifti(np.zeros((9, 9, 9, 3), np.int16)), "4 axes"),
     "colour": (nifti(COLOUR), "greyscale"),
@@ -383,9 +383,11 @@ def test_dicom_folders_are_segmented_as_nifti_is(infer, scans, tmp_path):
     assert result.returncode == 1
     (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert f"{tmp_path / 'gap'}: slice missing between" in error
-    summary = json.loads((tmp_path / "out" / "two_series_summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "two_series_summary.json").read_text(encoding="utf-8"))
     assert "1 other series left out: 1.2.4 (6 slices)" in summary["warnings"][0] in result.stdout
-    of_nifti = json.loads((tmp_path / "out" / f"{first.name.removesuffix('.nii.gz')}_summary.json").read_text())
+    of_nifti = json.loads(
+        (tmp_path / "out" / f"{first.name.removesuffix('.nii.gz')}_summary.json").read_text(encoding="utf-8")
+    )
     assert summary["volume_ml"] == pytest.approx(of_nifti["volume_ml"], rel=0.01)
     dicom, ct = nib.load(tmp_path / "out" / "two_series_vertebrae.nii.gz"), nib.load(first)
     assert sorted(dicom.shape) == sorted(ct.shape) and nib.aff2axcodes(dicom.affine) == ("L", "P", "S")

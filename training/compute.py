@@ -91,7 +91,7 @@ def _find_device(name: str) -> torch.device:
 
 def hardware() -> dict[str, str | int]:
     """Names of the processor and, where there is one, of the GPU, and the number of cores that may be used."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     found: dict[str, str | int] = {"processor": next(names, "") or platform.processor() or platform.machine()}
     found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

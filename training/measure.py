@@ -103,5 +103,5 @@ def _process_bytes(name: str) -> int:
     status = Path("/proc/self/status")
     if not status.exists():
         raise UserError("--measure: the memory of a CPU's training step is measured on Linux alone")
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
     return int(lines[name].split()[0]) * 1024

@@ -223,7 +223,7 @@ def check_run_folder(settings: Settings) -> None:
         return
     config = folder / "config.json"
     try:
-        found = json.loads(config.read_text())["settings"]
+        found = json.loads(config.read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError):
         raise UserError(f"{folder}: is there but holds no run (config.json); choose another --model_name") from None
     for key, value in settings.identity().items():
@@ -339,7 +339,7 @@ def _save_picture(
 
 
 def _write_csv(path: Path, history: list[dict[str, float]]) -> None:
-    with written_aside(path) as aside, aside.open("w", newline="") as file:
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()
         writer.writerows(history)

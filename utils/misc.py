@@ -64,4 +64,4 @@ def written_aside(path: Path) -> Iterator[Path]:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON (no NaN, no infinity), whole or not at all."""
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

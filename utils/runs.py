@@ -99,7 +99,7 @@ def read_run(path: Path) -> Run:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise UserError(f"{path}: damaged, no JSON; the command that trained the run writes it again") from None
 
@@ -107,5 +107,5 @@ def _read_json(path: Path) -> Any:
 def _read_history(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]

@@ -52,7 +52,7 @@ def read_centroids(path: Path) -> Centroids:
         UserError: not JSON, or no list that starts with a direction.
     """
     try:
-        header, *entries = json.loads(Path(path).read_text())
+        header, *entries = json.loads(Path(path).read_text(encoding="utf-8"))
         direction = tuple(header["direction"])
         nib.orientations.axcodes2ornt(direction)
         points = {
@@ -71,4 +71,4 @@ def write_centroids(path: Path, centroids: Centroids) -> None:
         {"label": label, **{axis: round(float(value), 1) for axis, value in zip("XYZ", point, strict=True)}}
         for label, point in centroids.points_vox.items()
     ]
-    Path(path).write_text(json.dumps([{"direction": list(centroids.direction)}, *entries]))
+    Path(path).write_text(json.dumps([{"direction": list(centroids.direction)}, *entries]), encoding="utf-8")

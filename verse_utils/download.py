@@ -85,10 +85,10 @@ def _fetch(addresses: tuple[str, ...], target: Path) -> str:
 
 
 def _record_checksum(path: Path, address: str, archive: Path) -> None:
-    checksums = json.loads(path.read_text()) if path.exists() else {}
+    checksums = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     digest = hashlib.sha256()
     with archive.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     checksums[address] = digest.hexdigest()
-    path.write_text(json.dumps(checksums, indent=2))
+    path.write_text(json.dumps(checksums, indent=2), encoding="utf-8")

@@ -46,7 +46,7 @@ def evaluate(run_script, masks):
 def test_the_command_leaves_table_csv_and_json(evaluate, masks):
     result = evaluate("--output", "scores")
     assert result.returncode == 0, result.stderr
-    content = json.loads((masks / "scores" / "evaluation.json").read_text())
+    content = json.loads((masks / "scores" / "evaluation.json").read_text(encoding="utf-8"))
     expected = measure_masks(column(1) > 0, column() > 0, SPACING)
     assert [row["case"] for row in content["cases"]] == ["sub-a", "sub-b"]
     for name, value in expected.items():
@@ -56,7 +56,7 @@ def test_the_command_leaves_table_csv_and_json(evaluate, masks):
     assert content["failed"] == [] and content["settings"]["trim_ends_mm"] == 0
     assert content["vertebrae"]["found"] == {"value": 1, "ci95": [1, 1], "count": 6, "over": "vertebrae", "unit": "1"}
     assert content["vertebrae"]["merged"]["value"] == content["vertebrae"]["false_components"]["value"] == 0
-    with (masks / "scores" / "evaluation.csv").open(newline="") as file:
+    with (masks / "scores" / "evaluation.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["dice"]) for row in rows] == [pytest.approx(expected["dice"]), 1]
     assert rows[0]["vertebrae"] == "3"

@@ -33,4 +33,4 @@ def test_masks_are_kept_on_the_grid_of_the_h5(segmentation_h5, tmp_path, monkeyp
         np.testing.assert_array_equal(np.asarray(image.dataobj), wanted)
         np.testing.assert_allclose(image.affine, dataset.store.case("test", case).grid.affine, atol=1e-4)
     assert 0 < lower.astype(bool).sum() < expected.astype(bool).sum()
-    assert json.loads((tmp_path / "run" / "test_metrics.json").read_text())["cases"][0]["case"] == case
+    assert json.loads((tmp_path / "run" / "test_metrics.json").read_text(encoding="utf-8"))["cases"][0]["case"] == case

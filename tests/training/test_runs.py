@@ -38,7 +38,7 @@ def train(run_script, tmp_path, heatmap_h5, segmentation_h5):
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    with (folder / "metrics.csv").open() as file:
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
@@ -66,13 +66,13 @@ def test_a_run_leaves_everything_behind(train, tmp_path, task):
     assert sum(name.startswith("images/test_") for name in names) == 1
     rows = history(folder)
     assert [row["epoch"] for row in rows] == [1, 2] and all(map(math.isfinite, rows[-1].values()))
-    content = json.loads((folder / "test_metrics.json").read_text())
+    content = json.loads((folder / "test_metrics.json").read_text(encoding="utf-8"))
     wanted = {
         "heatmap": {"mae", "rmse", "r2", "box_iou", "spine_in_box", "box_centre_error_mm"},
         "segmentation": set(MASK_METRICS),
     }[task]
     assert set(content["summary"]) == wanted and len(content["cases"]) == 1
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["settings"]["epochs"] == 2 and config["versions"]["torch"].startswith("2.")
     checkpoint = load_checkpoint(folder / "best.pt")
     assert checkpoint["network"].name == "UNet" and checkpoint["settings"]["model_name"] == "run"
@@ -112,7 +112,7 @@ def test_small_memory_changes_nothing_but_memory(train, tmp_path):
     assert runs[1] == [pytest.approx(row, rel=1e-3) for row in runs[0]]
     assert runs[2] == runs[0]
     assert "--memory_gb 4: fp32, no checkpointing, 1 × 2 patches a step; a step of UNet" in result.stdout
-    config = json.loads((tmp_path / "trained_models" / "small" / "config.json").read_text())
+    config = json.loads((tmp_path / "trained_models" / "small" / "config.json").read_text(encoding="utf-8"))
     assert (config["checkpointing"], config["batch_size"], config["accumulate"]) == (True, 1, 2)
 
 
@@ -171,7 +171,9 @@ def test_autocast_on_the_cpu(train, tmp_path, precision):
 def test_more_classes(train, tmp_path, labels):
     result = train("segmentation", "run", "--epochs", 1, "--labels", labels)
     assert result.returncode == 0, result.stderr
-    assert "dice" in json.loads((tmp_path / "trained_models/run/test_metrics.json").read_text())["summary"]
+    assert (
+        "dice" in json.loads((tmp_path / "trained_models/run/test_metrics.json").read_text(encoding="utf-8"))["summary"]
+    )
 
 
 def test_a_folder_is_preprocessed_once(train, tmp_path, phantom_root):
@@ -206,7 +208,7 @@ def test_weights_of_another_run_can_start_one(train, tmp_path):
 def test_users_mistakes(train, tmp_path, heatmap_h5, segmentation_h5, assert_one_line_error):
     """Each is one line, exit code 2, and leaves no run behind."""
     (tmp_path / "empty").mkdir()
-    (tmp_path / "text.h5").write_text("no H5")
+    (tmp_path / "text.h5").write_text("no H5", encoding="utf-8")
     for task, arguments, data_path, words in (
         ("segmentation", [], "absent.h5", ["absent.h5", "no such file"]),
         ("segmentation", [], "absent", ["absent"]),

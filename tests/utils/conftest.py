@@ -33,11 +33,12 @@ def make_run(tmp_path) -> Callable[..., Path]:
                 "cases": len(values),
             }
         rows = [{"case": case, **row} for case, row in cases.items()]
-        (folder / "config.json").write_text(json.dumps(config))
-        (folder / "test_metrics.json").write_text(json.dumps({"summary": summary, "cases": rows}))
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        (folder / "test_metrics.json").write_text(json.dumps({"summary": summary, "cases": rows}), encoding="utf-8")
         (folder / "metrics.csv").write_text(
             "epoch,train_loss,validation_loss,validation_dice,lr,seconds\n"
-            "1,0.7,0.6,0.5,0.1,2\n2,0.5,0.4,0.8,0.1,2\n3,0.4,0.5,0.7,0.1,2\n"
+            "1,0.7,0.6,0.5,0.1,2\n2,0.5,0.4,0.8,0.1,2\n3,0.4,0.5,0.7,0.1,2\n",
+            encoding="utf-8",
         )
         return folder
 

@@ -112,6 +112,6 @@ def test_the_command_writes_table_numbers_and_picture(make_run, tmp_path, monkey
     script.main()
     out = capsys.readouterr().out
     assert "Dice ↑" in out and "minus first" in out and "On 8 test cases" in out
-    written = json.loads((tmp_path / "out" / "compare.json").read_text())
+    written = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
     assert written["values"]["dice"]["c1"] == {"first": 0.8, "other": 0.83}
     assert (tmp_path / "out" / "compare.png").stat().st_size > 10_000

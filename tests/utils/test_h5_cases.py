@@ -104,7 +104,7 @@ def test_handles_open_once_in_each_process(h5_path, method):
 
 def test_other_files_are_refused(h5_path, tmp_path):
     text = tmp_path / "text.h5"
-    text.write_text("no HDF5")
+    text.write_text("no HDF5", encoding="utf-8")
     foreign = tmp_path / "foreign.h5"
     with h5py.File(foreign, "w") as file:
         file["training"] = [1]

@@ -10,11 +10,11 @@ from verse_utils.errors import UserError
 def test_a_file_is_whole_or_absent(tmp_path):
     path = tmp_path / "new" / "file.txt"
     with pytest.raises(RuntimeError), written_aside(path) as aside:
-        aside.write_text("half")
+        aside.write_text("half", encoding="utf-8")
         raise RuntimeError
     assert list(path.parent.iterdir()) == []
     with written_aside(path) as aside:
-        aside.write_text("whole")
+        aside.write_text("whole", encoding="utf-8")
     assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
 
 
@@ -23,7 +23,7 @@ def test_a_failed_write_keeps_what_was_there(tmp_path):
     write_json(path, {"a": 1})
     with pytest.raises(ValueError):
         write_json(path, {"a": float("nan")})
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
 
 
 def test_users_mistakes_are_one_line_and_exit_code_2(capsys):

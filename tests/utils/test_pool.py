@@ -90,7 +90,7 @@ def test_workers_killed_again_and_again_are_one_line(dask_scheduler):
 
 
 def test_workers_without_the_project_are_one_line(dask_scheduler, tmp_path, monkeypatch):
-    (tmp_path / "only_here.py").write_text("def work(item):\n    return item\n")
+    (tmp_path / "only_here.py").write_text("def work(item):\n    return item\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     from only_here import work
 

@@ -57,7 +57,7 @@ def test_everything_is_in_the_page_worst_case_first(make_run):
     for case in cases(3):
         add_picture(folder, case, noise=False)
     add_masks(folder, "sub-002")
-    text = write_report(folder).read_text()
+    text = write_report(folder).read_text(encoding="utf-8")
     page = Page(text)
     inlined = [address for address in page.addresses if address.startswith("data:image/jpeg;base64,")]
     local = {address for address in page.addresses if not address.startswith(("data:", "#"))}
@@ -74,7 +74,7 @@ def test_everything_is_in_the_page_worst_case_first(make_run):
 
 def test_a_table_of_classes(make_run):
     folder = make_run("run", {"a": {"dice": 0.5, "dice_L1": 0.25, "dice_L2": 0.75}, "b": {"dice": 0.4, "dice_L2": 0.4}})
-    text = write_report(folder).read_text()
+    text = write_report(folder).read_text(encoding="utf-8")
     assert "Means of each class" in text and '<th scope="row">L2</th><td>0.575</td>' in text
     assert "Dice L1" not in text
 
@@ -82,7 +82,7 @@ def test_a_table_of_classes(make_run):
 def test_names_and_settings_are_text(make_run):
     evil = '<img src=x onerror="alert(1)">&'
     folder = make_run(f"run {evil}", {f"sub {evil}": {"dice": 0.5}}, model_args={"note": f"</script>{evil}"})
-    page = Page(write_report(folder).read_text())
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
     assert not [tag for tag, _ in page.tags if tag == "img"] and not page.ids("script")
     texts = "".join(page.texts)
     assert f"run {evil}" in texts and f"sub {evil}" in texts and f"</script>{evil}" in texts
@@ -100,7 +100,7 @@ def test_a_hundred_cases_stay_under_the_bound(make_run):
     add_masks(folder, "sub-099")
     page = write_report(folder)
     assert MOST_BYTES / 2 < page.stat().st_size < MOST_BYTES
-    found = Page(page.read_text())
+    found = Page(page.read_text(encoding="utf-8"))
     assert len(found.ids("article")) == len(found.ids("img")) == 100
 
 
@@ -117,15 +117,15 @@ def test_surfaces_are_for_the_worst_cases_only(make_run, monkeypatch):
     folder = make_run("run", cases(4))
     for case in cases(4):
         add_masks(folder, case)
-    page = Page(write_report(folder).read_text())
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
     figures = [attributes["aria-label"][:7] for _, attributes in page.tags if "data-figure" in attributes]
     assert figures == ["sub-003", "sub-002"]
 
 
 def test_a_localiser_and_a_run_without_masks(make_run):
     localiser = make_run("localiser", {"a": {"box_iou": 0.5}}, task="heatmap")
-    assert "Box IoU 0.500 on 1 test case<" in write_report(localiser).read_text()
-    text = write_report(make_run("segmenter", cases(1))).read_text()
+    assert "Box IoU 0.500 on 1 test case<" in write_report(localiser).read_text(encoding="utf-8")
+    text = write_report(make_run("segmenter", cases(1))).read_text(encoding="utf-8")
     assert "holds no masks" in text and len(text) < 100_000
 
 
@@ -183,9 +183,11 @@ def test_in_a_browser(make_run, open_page, tmp_path):
     for case in cases(2):
         add_picture(folder, case, noise=False)
         add_masks(folder, case)
-    text = write_report(folder).read_text()
-    (tmp_path / "probed.html").write_text(text.replace("</body>", f"{PROBE}</body>"))
-    (tmp_path / "frames.html").write_text(FRAMES)  # a browser's own window can't be as narrow as a phone
+    text = write_report(folder).read_text(encoding="utf-8")
+    (tmp_path / "probed.html").write_text(text.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
+    (tmp_path / "frames.html").write_text(
+        FRAMES, encoding="utf-8"
+    )  # a browser's own window can't be as narrow as a phone
     page = open_page(tmp_path / "frames.html", 1900, 1100)
     assert page.console == []
     found = json.loads(html.unescape(re.search('data-found="(.*?)"', page.dom)[1]))

@@ -21,10 +21,10 @@ def test_a_written_interval_is_taken_and_a_missing_one_computed(make_run):
     low, high = read_run(folder).interval("dice")
     assert 0.5 <= low < 0.7 < high <= 0.9
     path = folder / "test_metrics.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["summary"]["dice"]["ci95"] = [0.1, 0.2]
     content["summary"]["offset_ml"]["ci95"] = None
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     assert read_run(folder).interval("dice") == (0.1, 0.2)
     assert read_run(folder).interval("offset_ml") is None
 
@@ -40,13 +40,16 @@ def test_a_run_is_found_by_its_name(make_run, monkeypatch, tmp_path):
     [
         (lambda folder: (folder / "test_metrics.json").unlink(), "unfinished.*test_metrics.json"),
         (lambda folder: (folder / "config.json").unlink(), "no run.*config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), "config.json: damaged"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "none of training's"),
+        (lambda folder: (folder / "config.json").write_text("{", encoding="utf-8"), "config.json: damaged"),
+        (lambda folder: (folder / "config.json").write_text("[]", encoding="utf-8"), "none of training's"),
         (
-            lambda folder: (folder / "test_metrics.json").write_text('{"summary": {}, "cases": []}'),
+            lambda folder: (folder / "test_metrics.json").write_text('{"summary": {}, "cases": []}', encoding="utf-8"),
             "none of training's",
         ),
-        (lambda folder: (folder / "metrics.csv").write_text("epoch,loss\n1,much\n"), "none of training's"),
+        (
+            lambda folder: (folder / "metrics.csv").write_text("epoch,loss\n1,much\n", encoding="utf-8"),
+            "none of training's",
+        ),
     ],
 )
 def test_folders_that_are_no_finished_run(make_run, damage, words):

@@ -263,8 +263,8 @@ def test_a_spacing_of_zero_is_refused(tmp_path):
 
 
 def test_what_is_no_image_is_refused_in_one_line(tmp_path):
-    (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / "text.nii.gz").write_text("no image")
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
+    (tmp_path / "text.nii.gz").write_text("no image", encoding="utf-8")
     (tmp_path / "empty.nii").write_bytes(b"")
     nib.save(nib.MGHImage(CT.astype(np.float32), OBLIQUE), tmp_path / "ct.mgz")
     for name in ("notes.txt", "text.nii.gz", "empty.nii", "ct.mgz"):
@@ -373,8 +373,8 @@ def test_a_description_in_another_encoding_can_be_printed(tmp_path):
 
 def test_other_files_beside_the_slices_are_passed_over(tmp_path):
     write_slices(tmp_path)
-    (tmp_path / "readme.txt").write_text("no slice")
-    (tmp_path / ".hidden").write_text("no slice")
+    (tmp_path / "readme.txt").write_text("no slice", encoding="utf-8")
+    (tmp_path / ".hidden").write_text("no slice", encoding="utf-8")
     (tmp_path / "sub").mkdir()
     assert opened(tmp_path).warnings == []
     (tmp_path / "broken.dcm").write_bytes((tmp_path / "1.2.3_00.dcm").read_bytes()[:-30])
@@ -423,7 +423,7 @@ def test_slices_that_differ_are_refused(tmp_path, hu, options):
 
 
 def test_a_folder_without_a_readable_slice_is_refused(tmp_path):
-    (tmp_path / "a.dcm").write_text("no slice")
+    (tmp_path / "a.dcm").write_text("no slice", encoding="utf-8")
     (source,) = find_scans([str(tmp_path)])
     with pytest.raises(UserError, match=f"{tmp_path}: no DICOM slice can be read"):
         open_scan(source)

@@ -42,7 +42,7 @@ def test_a_full_disk_is_told_before_it_is_full(monkeypatch):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from Linux's /proc")
 def test_freed_memory_goes_back():
     def resident_mb():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     del (large := [np.ones(31 * 2**17)])[0]  # from now on glibc keeps arrays of up to 31 MB for itself
     arrays = [np.ones(2**17) for _ in range(200)]

@@ -31,7 +31,7 @@ def run(run_script, tmp_path):
 
 
 def content(tmp_path) -> dict:
-    return json.loads((tmp_path / "out" / "statistics.json").read_text())
+    return json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
 
 
 def test_a_folder(phantom_root, tmp_path, run):
@@ -84,7 +84,7 @@ def test_h5_files_of_both_tasks(segmentation_h5, heatmap_h5):
 def test_the_number_of_workers_changes_nothing(segmentation_h5, tmp_path, run):
     assert run(segmentation_h5).returncode == 0
     command = [sys.executable, "-m", "utils.statistics", "--data_path", segmentation_h5, "--output", tmp_path / "two"]
-    result = subprocess.run([*command, "--workers", "2"], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run([*command, "--workers", "2"], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "two/statistics.json").read_bytes() == (tmp_path / "out/statistics.json").read_bytes()
 
@@ -113,7 +113,7 @@ def test_where_no_case_can_be_read_nothing_is_written(phantom_root, tmp_path, ru
 
 def test_wrong_calls_are_one_line_and_write_nothing(phantom_root, tmp_path, run, assert_one_line_error):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "text.h5").write_text("no HDF5")
+    (tmp_path / "text.h5").write_text("no HDF5", encoding="utf-8")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["training/sub-a/image"] = [1]
     write_links(tmp_path / "bare.h5", "heatmap", {}, [])

@@ -172,7 +172,7 @@ def test_a_page_shows_the_surface_without_a_network_or_an_error(tmp_path, open_p
     prediction = np.roll(target, 8, axis=1)
     prediction[:, :, :15] = False
     write_page(error_figure(prediction, target, np.eye(4), "case one"), tmp_path / "page.html")
-    assert 'src="http' not in (tmp_path / "page.html").read_text()
+    assert 'src="http' not in (tmp_path / "page.html").read_text(encoding="utf-8")
     page = open_page(tmp_path / "page.html")
     assert page.console == [] and "case one" in page.dom and "distance to" in page.dom
     middle = page.png[200:650, 400:1000]
@@ -193,7 +193,7 @@ def masks(tmp_path):
         ("smaller.nii.gz", mask[1:], OBLIQUE),
     ):
         nib.save(nib.Nifti1Image(array.astype(np.uint8), affine), tmp_path / name)
-    (tmp_path / "text.nii.gz").write_text("no image")
+    (tmp_path / "text.nii.gz").write_text("no image", encoding="utf-8")
     return tmp_path
 
 
@@ -201,7 +201,7 @@ def test_the_command_writes_page_and_stl(masks, run_script):
     result = run_script("utils/surfaces.py", "found.nii.gz", "--truth", "true.nii.gz", "--output", "out", cwd=masks)
     assert result.returncode == 0 and result.stderr == ""
     assert sorted(path.name for path in (masks / "out").iterdir()) == ["found.html", "found.stl"]
-    assert "truth" in (masks / "out" / "found.html").read_text()
+    assert "truth" in (masks / "out" / "found.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_written_lists_are_read_again_and_nan_is_skipped(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '[{"direction": ["P", "I", "X"]}]', "[{}]"])
 def test_what_is_no_list_is_said(tmp_path, text):
     path = tmp_path / "ctd.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"ctd\.json"):
         read_centroids(path)
 

@@ -80,7 +80,7 @@ def test_broken_files_are_refused(tmp_path):
     truncated = tmp_path / "truncated.nii.gz"
     truncated.write_bytes(whole.read_bytes()[:5000])
     text = tmp_path / "text.nii.gz"
-    text.write_text("no image")
+    text.write_text("no image", encoding="utf-8")
     for path in (truncated, text, tmp_path / "absent.nii.gz"):
         with pytest.raises(UserError, match=path.name):
             read_hu(path)
