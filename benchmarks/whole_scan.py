@@ -29,10 +29,10 @@ import torchio as tio
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from inference import MARGIN_MM, Models, Options, load_models, locate, segment
-from metrics.heatmap_metrics import mask_box
 from metrics.mask_metrics import dice
 from training.trained_model import TrainedModel
+from training.whole_scans import MARGIN_MM, Models, Options, load_models, locate, segment
+from utils.boxes import mask_box
 from utils.components import without_small_blobs
 from utils.constants import HU_AIR, HU_PER_UNIT, LEAST_BLOB_MM3, OVERHANG_VOX
 from utils.intensity import scale_hu

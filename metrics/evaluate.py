@@ -107,15 +107,12 @@ def _shown(interval: list[float] | None) -> str:
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:
-    try:
-        write_json(folder / "evaluation.json", content)
-        columns = list(dict.fromkeys(name for row in content["cases"] for name in row))
-        with written_aside(folder / "evaluation.csv") as aside, aside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(content["cases"])
-    except OSError as error:
-        raise UserError(f"{folder}: can't be written ({error.strerror}); choose another folder") from None
+    write_json(folder / "evaluation.json", content)
+    columns = list(dict.fromkeys(name for row in content["cases"] for name in row))
+    with written_aside(folder / "evaluation.csv") as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(content["cases"])
 
 
 def main() -> None:

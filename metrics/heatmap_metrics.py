@@ -7,10 +7,10 @@ box holds the heatmap above ``BOX_THRESHOLD``; the true box holds the spine's ma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from utils.boxes import Box, mask_box
 from utils.components import large_components
 
 # A distance heatmap falls below it between 1 and 2 voxels off the spine, so the box of a perfect one has a margin of 1.
@@ -18,30 +18,6 @@ BOX_THRESHOLD = 0.3
 # Blobs with fewer voxels than this share of the largest are taken for noise; a spine that the field of view breaks
 # up keeps its parts.
 LEAST_COMPONENT_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class Box:
-    """Voxels from ``start`` up to, not including, ``stop``: (3,) int each."""
-
-    start: np.ndarray
-    stop: np.ndarray
-
-    @property
-    def volume_vox(self) -> int:
-        """Voxels in the box."""
-        return int(np.prod(np.maximum(self.stop - self.start, 0)))
-
-    @property
-    def slices(self) -> tuple[slice, ...]:
-        """The box as an index into an array."""
-        return tuple(slice(int(a), int(b)) for a, b in zip(self.start, self.stop, strict=True))
-
-
-def mask_box(mask: np.ndarray) -> Box | None:
-    """The smallest box around a mask; None where it is empty."""
-    where = np.argwhere(mask)
-    return Box(where.min(axis=0), where.max(axis=0) + 1) if len(where) else None
 
 
 def heatmap_box(heatmap: np.ndarray) -> Box | None:

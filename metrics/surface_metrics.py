@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from utils.boxes import mask_box
+
 # Tolerances of the surface Dice: a voxel of the grid on which VerSe is scored, and three.
 TOLERANCES_MM: tuple[int, ...] = (1, 3)
 
@@ -45,25 +47,16 @@ def surface_distances(
 
     Empty masks have a single distance each, see above.
     """
-    if not prediction.any() and not target.any():
+    box = mask_box(prediction | target)
+    if box is None:
         return np.zeros(1), np.zeros(1)
     if not prediction.any() or not target.any():
         diagonal_mm = np.linalg.norm(np.array(target.shape) * np.array(spacing_mm))
         return np.full(1, diagonal_mm), np.full(1, diagonal_mm)
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
-    box = _joint_box(prediction, target)
     # A rim of background: the surface of a mask that touches the volume's border is seen there too.
-    edges = get_mask_edges(*(np.pad(mask[box], 1) for mask in (prediction, target)), crop=False)
+    edges = get_mask_edges(*(np.pad(mask[box.slices], 1) for mask in (prediction, target)), crop=False)
     spacing = [float(mm) for mm in spacing_mm]
     to_target_mm, to_prediction_mm = (get_surface_distance(*pair, spacing=spacing) for pair in (edges, edges[::-1]))
     return to_target_mm.astype(np.float64), to_prediction_mm.astype(np.float64)
-
-
-def _joint_box(prediction: np.ndarray, target: np.ndarray) -> tuple[slice, ...]:
-    either = prediction | target
-    box = []
-    for axis in range(3):
-        held = np.flatnonzero(either.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(slice(int(held[0]), int(held[-1]) + 1))
-    return tuple(box)

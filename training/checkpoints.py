@@ -49,6 +49,9 @@ def save_checkpoint(path: Path, spec: NetworkSpec, network: nn.Module, settings:
         network: whose weights are saved.
         settings: of the run, in JSON's types.
         state: what else a continued run needs; tensors and plain Python only, as it is loaded with ``weights_only``.
+
+    Raises:
+        UserError: it can't be written.
     """
     content = {
         "format": FORMAT,
@@ -58,7 +61,10 @@ def save_checkpoint(path: Path, spec: NetworkSpec, network: nn.Module, settings:
         **state,
     }
     with written_aside(path) as aside:
-        torch.save(content, aside)
+        try:
+            torch.save(content, aside)
+        except RuntimeError:  # what torch's writer makes of any failed write
+            raise OSError("not all of it; is the disk full?") from None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

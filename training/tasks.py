@@ -22,7 +22,7 @@ from preprocessing import Settings as PreprocessingSettings
 from training.arguments import Settings
 from utils.components import without_small_blobs
 from utils.constants import HU_PER_UNIT, LEAST_BLOB_MM3, OVERHANG_VOX
-from utils.sliding_window import class_indices
+from utils.probabilities import class_indices
 from utils.visualize import PREDICTION_COLOUR, TARGET_COLOUR, draw_comparison, draw_planes
 from verse_utils.errors import UserError
 from verse_utils.labels import LABEL_TABLES, VERTEBRA_NAMES, class_count, label_values

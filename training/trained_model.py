@@ -17,7 +17,7 @@ from training.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint
 from training.compute import Compute
 from utils.constants import HU_PER_UNIT, HU_RANGE, OVERHANG_VOX, SEGMENTATION_SPACING_MM
 from utils.intensity import scale_hu
-from utils.sliding_window import Windows, predict_slabs
+from utils.sliding_window import Windows, joined, predict_slabs
 from verse_utils.errors import UserError
 from verse_utils.labels import label_values
 
@@ -61,8 +61,7 @@ class TrainedModel:
 
     def predict(self, image_hu: np.ndarray) -> Tensor:
         """Probabilities (K, X, Y, Z) of an image (X, Y, Z) in HU on the network's grid, as ``predict_slabs`` gives."""
-        slabs = self.predict_slabs(image_hu, self.windows(image_hu.shape))
-        return torch.cat([slab_KXYZ for _, slab_KXYZ in slabs], dim=-1)
+        return joined(self.predict_slabs(image_hu, self.windows(image_hu.shape)), image_hu.shape[2])
 
     def predict_slabs(
         self, image_hu: np.ndarray | h5py.Dataset, windows: Windows, batch_size: int = 1, mirror: bool = False

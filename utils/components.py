@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.probabilities import class_indices, of_background
+
 
 class Blobs:
     """Connected components (voxels that share a face belong together) of a mask that comes in slabs along Z."""
@@ -75,11 +77,10 @@ def without_small_blobs(probabilities_KXYZ: Tensor, spacing_mm: Sequence[float],
     Returns:
         (K, X, Y, Z) float.
     """
-    single = probabilities_KXYZ.shape[0] == 1
-    foreground = probabilities_KXYZ[0] > 0.5 if single else probabilities_KXYZ.argmax(dim=0) > 0
-    kept = large_components(foreground.numpy(), least_vox=least_mm3 / float(np.prod(spacing_mm)))
-    dropped = foreground & ~torch.from_numpy(kept)
-    cleaned = probabilities_KXYZ.masked_fill(dropped, 0.0)
-    if not single:
-        cleaned[0].masked_fill_(dropped, 1.0)
+    foreground = class_indices(probabilities_KXYZ.numpy()) > 0
+    kept = large_components(foreground, least_vox=least_mm3 / float(np.prod(spacing_mm)))
+    dropped = torch.from_numpy(foreground & ~kept)
+    cleaned = probabilities_KXYZ.clone()
+    for probability, background in zip(cleaned, of_background(len(cleaned)), strict=True):
+        probability.masked_fill_(dropped, background)
     return cleaned

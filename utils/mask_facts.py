@@ -7,6 +7,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from utils.boxes import mask_box
+
 
 def mask_facts(mask: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
     """Volumes and extents, in JSON's types.
@@ -24,12 +26,10 @@ def mask_facts(mask: np.ndarray, affine: np.ndarray) -> dict[str, Any]:
     # Plane by plane: bincount makes eight bytes of each voxel.
     counts = np.sum([np.bincount(plane.reshape(-1), minlength=256) for plane in mask], axis=0)
     extent_mm = None
-    if counts[1:].any():
-        extent_mm = {}
-        for axis, (ras, _) in enumerate(nib.io_orientation(affine)):
-            others = tuple(other for other in range(3) if other != axis)
-            where = np.flatnonzero(mask.any(axis=others))
-            extent_mm["XYZ"[int(ras)]] = round(float((where[-1] + 1 - where[0]) * spacing_mm[axis]), 1)
+    if (box := mask_box(mask)) is not None:
+        sides_mm = (box.stop - box.start) * spacing_mm
+        axes_of_ras = nib.io_orientation(affine)[:, 0].astype(int)
+        extent_mm = {"XYZ"[ras]: round(float(mm), 1) for ras, mm in zip(axes_of_ras, sides_mm, strict=True)}
     return {
         "spacing_mm": [round(float(mm), 4) for mm in spacing_mm],
         "volume_ml": round(float(counts[1:].sum()) * voxel_ml, 2),

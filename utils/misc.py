@@ -50,18 +50,26 @@ def parse_bool(text: str) -> bool:
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place on success and is removed on failure."""
+    """Give a temporary path beside ``path`` that takes its place on success and is removed on failure.
+
+    Raises:
+        UserError: an OSError in the body, which is to do nothing but write: the disk is full, the folder read-only.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UserError(f"{path}: can't be written ({reason}); make room, or choose another folder") from None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON (no NaN, no infinity), whole or not at all."""
+    """Write JSON (no NaN, no infinity), whole or not at all. Raises UserError where it can't be written."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -201,11 +201,8 @@ def save_mask(mask_XYZ: np.ndarray, affine: np.ndarray, path: Path) -> None:
 
 
 def _write(image: Any, path: Path) -> None:
-    try:
-        with written_aside(path) as aside, aside.open("wb") as file, gzip.GzipFile("", "wb", 1, file, 0) as stream:
-            image.to_stream(stream)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror}); choose another folder") from None
+    with written_aside(path) as aside, aside.open("wb") as file, gzip.GzipFile("", "wb", 1, file, 0) as stream:
+        image.to_stream(stream)
 
 
 def open_scan(source: ScanSource) -> Scan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.boxes import Box, mask_box
 from utils.constants import HU_AIR, HU_PER_UNIT
+from utils.probabilities import of_background
 
 # Windows count most in their middle: a Gaussian of an eighth of the window's size (nnU-Net, Isensee et al. 2021).
 _SIGMA_SHARE = 1 / 8
@@ -82,32 +84,16 @@ class Windows:
         cuts = [(before + window + behind) // 2 for before, behind in pairwise(starts)]
         return list(zip([0, *cuts], [*cuts, size], strict=True))
 
-    @property
-    def box(self) -> tuple[list[int], list[int]]:
-        """First and one behind the last voxel of the image along X, Y, Z that wanted windows see."""
-        ranges = [np.flatnonzero(self.wanted.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-        first = [starts[numbers[0]] for starts, numbers in zip(self.starts, ranges, strict=True)]
-        last = [starts[numbers[-1]] for starts, numbers in zip(self.starts, ranges, strict=True)]
-        return np.maximum(first, 0).tolist(), np.minimum(np.add(last, self.window_shape), self.image_shape).tolist()
-
-    def in_box(self) -> Windows:
-        """The same windows over the part of the image that is their ``box``."""
-        low, high = self.box
-        ranges = [np.flatnonzero(self.wanted.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-        kept = tuple(slice(numbers[0], numbers[-1] + 1) for numbers in ranges)
-        starts = [
-            [start - first for start in along[part]] for along, part, first in zip(self.starts, kept, low, strict=True)
-        ]
-        return Windows(
-            tuple(np.subtract(high, low).tolist()), self.window_shape, tuple(starts), self.overlap, self.wanted[kept]
-        )
-
-
-def class_indices(probabilities_KXYZ: np.ndarray) -> np.ndarray:
-    """What probabilities of K classes, or of the only foreground where K = 1, decide: (X, Y, Z) uint8."""
-    if len(probabilities_KXYZ) == 1:
-        return (probabilities_KXYZ[0] > 0.5).astype(np.uint8)
-    return probabilities_KXYZ.argmax(axis=0).astype(np.uint8)
+    def in_box(self) -> tuple[Windows, Box]:
+        """The wanted windows over the part of the image that they see, and that part. At least one must be wanted."""
+        kept = mask_box(self.wanted)
+        assert kept is not None
+        starts = [np.array(along[part]) for along, part in zip(self.starts, kept.slices, strict=True)]
+        first, last = (np.array([along[end] for along in starts]) for end in (0, -1))
+        box = Box(np.maximum(first, 0), np.minimum(last + self.window_shape, self.image_shape))
+        starts_in_box = tuple((along - low).tolist() for along, low in zip(starts, box.start, strict=True))
+        shape = tuple((box.stop - box.start).tolist())
+        return Windows(shape, self.window_shape, starts_in_box, self.overlap, self.wanted[kept.slices]), box
 
 
 class Image(Protocol):
@@ -148,8 +134,18 @@ def predict_probabilities(
         (K, X, Y, Z) float32 in [0, 1] on the CPU: the sigmoid where K = 1, the softmax over K otherwise.
     """
     windows = Windows.cover(image_CXYZ.shape[1:], window_shape, overlap, overhang_vox)
-    slabs = [slab for _, slab in predict_slabs(network, image_CXYZ, windows, batch_size, mirror, device)]
-    return torch.cat(slabs, dim=-1)
+    return joined(predict_slabs(network, image_CXYZ, windows, batch_size, mirror, device), windows.image_shape[2])
+
+
+def joined(slabs: Iterable[tuple[slice, Tensor]], depth: int) -> Tensor:
+    """The whole, (K, X, Y, depth), of the slabs of ``predict_slabs``."""
+    whole = None
+    for planes, slab_KXYZ in slabs:  # filled, as torch.cat would hold all of it twice
+        if whole is None:
+            whole = slab_KXYZ.new_empty(*slab_KXYZ.shape[:3], depth)
+        whole[..., planes] = slab_KXYZ
+    assert whole is not None
+    return whole
 
 
 @torch.inference_mode()
@@ -284,11 +280,9 @@ class _Layer:
         total, weight = self.total_KXYZ[..., :planes], self.weight_XYZ[..., :planes]
         unseen = weight == 0
         logits = total / weight.masked_fill(unseen, 1)
-        if len(logits) == 1:
-            probabilities = torch.sigmoid(logits).masked_fill(unseen, 0)
-        else:
-            probabilities = torch.softmax(logits, dim=0).masked_fill(unseen, 0)
-            probabilities[0].masked_fill_(unseen, 1)
+        probabilities = torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, dim=0)
+        for probability, background in zip(probabilities, of_background(len(logits)), strict=True):
+            probability.masked_fill_(unseen, background)
         self.total_KXYZ = torch.cat([self.total_KXYZ[..., planes:], torch.zeros_like(total)], dim=-1)
         self.weight_XYZ = torch.cat([self.weight_XYZ[..., planes:], torch.zeros_like(weight)], dim=-1)
         return probabilities

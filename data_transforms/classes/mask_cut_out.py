@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torchio as tio
 
+from utils.boxes import mask_box
+
 
 class MaskCutOut(tio.SpatialTransform):
     """Crop every image to the box around ``label`` > 0 and a margin; without any label, nothing is cropped.
@@ -25,9 +27,9 @@ class MaskCutOut(tio.SpatialTransform):
 
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
         """Crop; the affine moves along."""
-        where = np.argwhere(subject["label"].data[0].numpy() > 0)
-        if not len(where):
+        box = mask_box(subject["label"].data[0].numpy() > 0)
+        if box is None:
             return subject
-        first = np.maximum(where.min(axis=0) - self.margin_vox, 0)
-        behind = np.maximum(np.array(subject.spatial_shape) - where.max(axis=0) - 1 - self.margin_vox, 0)
+        first = np.maximum(box.start - self.margin_vox, 0)
+        behind = np.maximum(np.array(subject.spatial_shape) - box.stop - self.margin_vox, 0)
         return tio.Crop([int(n) for pair in zip(first, behind, strict=True) for n in pair])(subject)

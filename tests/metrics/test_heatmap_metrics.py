@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from metrics.heatmap_metrics import heatmap_box, mask_box, measure_heatmaps
+from metrics.heatmap_metrics import heatmap_box, measure_heatmaps
+from utils.boxes import mask_box
 
 SPACING = (2.0, 2.0, 2.0)
 MASK = np.zeros((16, 16, 32), bool)

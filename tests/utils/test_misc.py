@@ -52,3 +52,9 @@ def test_booleans(text, value):
 def test_no_boolean():
     with pytest.raises(ValueError, match="maybe"):
         parse_bool("maybe")
+
+
+def test_what_cant_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    with pytest.raises(UserError, match=r"file/out\.json: can't be written \(.+\); make room, or choose"):
+        write_json(tmp_path / "file" / "out.json", {})

@@ -5,7 +5,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import nn
 
-from utils.sliding_window import Windows, predict_probabilities, predict_slabs, window_starts
+from utils.sliding_window import Windows, joined, predict_probabilities, predict_slabs, window_starts
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 15, 16, 17, 40, 101])
@@ -117,17 +117,17 @@ def test_windows_that_are_left_out_change_nothing_where_all_are_looked_at():
     network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.Conv3d(4, 1, 3, padding=1))
     image = torch.randn(1, 60, 40, 90)
     windows = Windows.cover(image.shape[1:], (16, 16, 16), overhang_vox=(0, 0, 4))
-    whole = torch.cat([slab for _, slab in predict_slabs(network, image, windows)], dim=-1)
+    whole = joined(predict_slabs(network, image, windows), 90)
 
     spine = (20, 10, 30), (36, 30, 60)
     some = windows.where(lambda start, stop: (start < spine[1]).all() and (stop > spine[0]).all())
     assert 0 < some.wanted.sum() < windows.wanted.sum() / 3
-    low, high = some.box
-    assert all(a <= b - 4 for a, b in zip(low, spine[0], strict=True)) and high != [60, 40, 90]
-    part = image[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
-    found = torch.cat([slab for _, slab in predict_slabs(network, part, some.in_box())], dim=-1)
+    some_in_box, box = some.in_box()
+    assert all(a <= b - 4 for a, b in zip(box.start, spine[0], strict=True)) and box.stop.tolist() != [60, 40, 90]
+    part = image[(slice(None), *box.slices)]
+    found = joined(predict_slabs(network, part, some_in_box), part.shape[3])
     assert found.shape == part.shape
     # Inside the middles that touch the spine, by as much as a window that is left out reaches into them: a quarter.
     inside = tuple(slice(a + 4, b - 4) for a, b in zip(*spine, strict=True))
-    there = tuple(slice(s.start - a, s.stop - a) for s, a in zip(inside, low, strict=True))
+    there = tuple(slice(s.start - a, s.stop - a) for s, a in zip(inside, box.start, strict=True))
     torch.testing.assert_close(found[(0, *there)], whole[(0, *inside)], atol=1e-6, rtol=0)
