@@ -281,11 +281,15 @@ def _smoothing(size: int, scale: float, interpolation: np.ndarray) -> np.ndarray
 
 def _along_axes(matrices: Sequence[np.ndarray], array: np.ndarray) -> np.ndarray:
     """Multiply each axis of a 3D array by its matrix."""
+    # By torch, whose threads are those of the networks: numpy's would go on spinning beside what comes next.
+    import torch
+
     # Axes are taken from the last to the first: as scans are stored, the first is contiguous, and nothing is copied.
-    array_KJI = np.ascontiguousarray(array.T, np.float32)
-    along_i = array_KJI @ matrices[0].T
-    along_j = matrices[1] @ along_i
-    return np.tensordot(matrices[2], along_j, axes=(1, 0)).T
+    array_KJI = torch.from_numpy(np.ascontiguousarray(array.T, np.float32))
+    i, j, k = (torch.from_numpy(np.ascontiguousarray(matrix)) for matrix in matrices)
+    along_i = array_KJI @ i.T
+    along_j = j @ along_i
+    return torch.tensordot(k, along_j, dims=([1], [0])).numpy().T
 
 
 def ras_shape_and_spacing(source_shape, source_affine) -> tuple[np.ndarray, np.ndarray]:
