@@ -126,6 +126,7 @@ def segment(scan: Scan | Path | str, models: Models, options: Options | None = N
 
     options = options or Options()
     scan = _opened(scan)
+    # In Fortran's order a slab along K, as scans are read and written, is one piece of memory.
     found = Segmentation(np.zeros(scan.shape, np.uint8, order="F"), warnings=list(scan.warnings))
     if options.probabilities:
         found.probabilities = np.zeros(scan.shape, np.float32, order="F")
