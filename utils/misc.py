@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -26,6 +27,9 @@ class OneLineParser(argparse.ArgumentParser):
 def run_command(main: Callable[[], None]) -> None:
     """Run a script's main function: a UserError becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no × is no reason to fail
     try:
         main()
     except UserError as error:

@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -52,6 +54,13 @@ def test_booleans(text, value):
 def test_no_boolean():
     with pytest.raises(ValueError, match="maybe"):
         parse_bool("maybe")
+
+
+def test_a_terminal_without_a_sign_is_no_reason_to_fail():
+    code = "from utils.misc import run_command; run_command(lambda: print('3×3'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="ascii", env=environment)
+    assert (result.stdout, result.stderr) == ("3?3\n", "")
 
 
 def test_what_cant_be_written_is_one_line(tmp_path):
