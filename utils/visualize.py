@@ -164,7 +164,7 @@ def draw_comparison(
 
     found, truth = prediction > 0, target > 0
     line = centre_line(truth if truth.any() else found, spacing_mm)
-    tallest_mm = max(len(line.points_mm), 300)  # two axial planes need as much beside it
+    tallest_mm = max(len(line.points_mm), 340)  # two axial planes and their titles need as much beside it
     width_mm = 3 * sum(_REACH_MM["coronal"])
     figure = Figure(figsize=(9.0 * width_mm / tallest_mm + 2.0, 10.2), layout="constrained")
     grid = figure.add_gridspec(2, 3)
