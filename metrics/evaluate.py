@@ -9,14 +9,13 @@ can't be scored, and a true mask without a prediction, is named on a line, and t
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.misc import OneLineParser, run_command, write_json, written_aside
+from utils.misc import OneLineParser, run_command, write_csv, write_json
 from verse_utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,15 +105,6 @@ def _shown(interval: list[float] | None) -> str:
     return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
-def _write(folder: Path, content: dict[str, Any]) -> None:
-    write_json(folder / "evaluation.json", content)
-    columns = list(dict.fromkeys(name for row in content["cases"] for name in row))
-    with written_aside(folder / "evaluation.csv") as aside, aside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(content["cases"])
-
-
 def main() -> None:
     """Score everything, go on where one fails, and end with a table; exit code 1 where one failed."""
     arguments = parse_arguments()
@@ -134,7 +124,8 @@ def main() -> None:
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     if arguments.output is not None:
-        _write(arguments.output, content)
+        write_json(arguments.output / "evaluation.json", content)
+        write_csv(arguments.output / "evaluation.csv", content["cases"])
     if arguments.json:
         print(json.dumps(content, indent=2, allow_nan=False))
     else:

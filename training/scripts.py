@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import platform
@@ -34,7 +33,7 @@ from training.memory import fit_memory, limit_memory
 from training.optimizer import build_optimizer
 from training.tasks import TASKS, Task
 from utils.constants import HU_PER_UNIT, HU_RANGE
-from utils.misc import write_json, written_aside
+from utils.misc import write_csv, write_json
 from utils.report import write_report
 from utils.visualize import draw_curves, save_figure
 from verse_utils.errors import UserError
@@ -154,7 +153,7 @@ def fit(
             best = {"input": network_input, "epoch": progress.epoch}
             save_checkpoint(settings.run_folder / "best.pt", spec, network, settings.as_dict(), **best)
         _save_last(spec, network, parts, progress, settings, network_input)
-        _write_csv(settings.run_folder / "metrics.csv", progress.history)
+        write_csv(settings.run_folder / "metrics.csv", progress.history)
         _save_picture(task, network, shown, progress.epoch, settings, compute)
         print(" · ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items()))
         if logger is not None:
@@ -336,13 +335,6 @@ def _save_picture(
     probabilities_KXYZ = predict(network, subject["image"].data, settings, compute)
     figure = task.picture(subject, probabilities_KXYZ, f"{subject['case_id']} (validation) after epoch {epoch}")
     save_figure(figure, settings.run_folder / "images" / f"epoch_{epoch:04d}.png")
-
-
-def _write_csv(path: Path, history: list[dict[str, float]]) -> None:
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
 
 
 def _wandb_run(settings: Settings) -> Any:

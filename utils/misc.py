@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import io
 import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,3 +78,11 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON (no NaN, no infinity), whole or not at all. Raises UserError where it can't be written."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows under the names of all their values, whole or not at all. Raises UserError where that fails."""
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -171,9 +171,8 @@ def test_autocast_on_the_cpu(train, tmp_path, precision):
 def test_more_classes(train, tmp_path, labels):
     result = train("segmentation", "run", "--epochs", 1, "--labels", labels)
     assert result.returncode == 0, result.stderr
-    assert (
-        "dice" in json.loads((tmp_path / "trained_models/run/test_metrics.json").read_text(encoding="utf-8"))["summary"]
-    )
+    content = json.loads((tmp_path / "trained_models/run/test_metrics.json").read_text(encoding="utf-8"))
+    assert "dice" in content["summary"]
 
 
 def test_a_folder_is_preprocessed_once(train, tmp_path, phantom_root):

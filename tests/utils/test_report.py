@@ -185,9 +185,8 @@ def test_in_a_browser(make_run, open_page, tmp_path):
         add_masks(folder, case)
     text = write_report(folder).read_text(encoding="utf-8")
     (tmp_path / "probed.html").write_text(text.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
-    (tmp_path / "frames.html").write_text(
-        FRAMES, encoding="utf-8"
-    )  # a browser's own window can't be as narrow as a phone
+    # A browser's own window can't be as narrow as a phone.
+    (tmp_path / "frames.html").write_text(FRAMES, encoding="utf-8")
     page = open_page(tmp_path / "frames.html", 1900, 1100)
     assert page.console == []
     found = json.loads(html.unescape(re.search('data-found="(.*?)"', page.dom)[1]))
