@@ -146,7 +146,7 @@ def spine_box(scan: Scan, models: Models) -> tuple[slice, slice, slice]:
     box = mask_box(spine)
     if box is None:
         raise UserError("--heatmap_model: finds no spine in the phantom; train it longer")
-    return view.source_region(list(box.start), list(box.stop), margin_mm=0)
+    return view.source_region(box, margin_mm=0)
 
 
 def compare(scan: Scan, models: Models) -> None:

@@ -136,16 +136,15 @@ def segment(scan: Scan | Path | str, models: Models, options: Options | None = N
     if models.localiser is not None:
         with found.timed("localise"):
             view, spine = locate(scan, models.localiser, options.margin_mm)
-            windows = windows.where(lambda start, stop: spine[grid.box_in(view, start, stop)].any())
+            windows = windows.where(lambda middle: spine[grid.box_in(view, middle)].any())
         if not windows.wanted.any():
             found.warnings.append("no spine found by the localiser; --no_localiser searches the whole scan")
             return found
     scratch = Scratch()
     with found.timed("read"):
         windows, box = windows.in_box()
-        start, stop = box.start.tolist(), box.stop.tolist()
-        found.region = grid.source_region(start, stop, margin_mm=2 * found.spacing_mm)  # for smoothing at its edges
-        grid = grid.part(start, stop, found.region)
+        found.region = grid.source_region(box, margin_mm=2 * found.spacing_mm)  # for smoothing at its edges
+        grid = grid.part(box, found.region)
         found.working_hu = scratch.volume("hu", grid.shape, np.int16, HU_AIR)
         for where, part_hu in grid.forward_parts(scan.slabs(found.region), HU_AIR):
             found.working_hu[where] = np.rint(part_hu).astype(np.int16, order="C")  # quicker than HDF5 converts

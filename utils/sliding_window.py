@@ -63,19 +63,19 @@ class Windows:
         wanted = np.ones([len(along) for along in starts], bool)
         return cls(tuple(image_shape), tuple(window_shape), tuple(starts), overlap, wanted)
 
-    def where(self, is_wanted: Callable[[np.ndarray, np.ndarray], bool | np.bool]) -> Windows:
+    def where(self, is_wanted: Callable[[Box], bool | np.bool]) -> Windows:
         """Only those of whose middle a question is true.
 
         Middles, which are what a window's neighbours don't reach farther than halfway into, cover the image together.
 
         Args:
-            is_wanted: first and one behind the last voxel of a middle along X, Y, Z.
+            is_wanted: asked of each middle.
         """
         wanted = np.zeros_like(self.wanted)
         middles = [self._middles(axis) for axis in range(3)]
         for index in np.ndindex(*wanted.shape):
             low, high = np.transpose([middles[axis][number] for axis, number in enumerate(index)])
-            wanted[index] = self.wanted[index] and is_wanted(low, high)
+            wanted[index] = self.wanted[index] and is_wanted(Box(low, high))
         return replace(self, wanted=wanted)
 
     def _middles(self, axis: int) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
+from utils.boxes import Box
 from utils.constants import SLAB_SLICES
 
 # A Gaussian of this sigma has a full width at half maximum of 1 (1 / (2 sqrt(2 ln 2))).
@@ -167,7 +168,7 @@ class WorkingGrid:
             stored = array[tuple(where)].transpose([axis.ras_axis for axis in axes])
             yield first, _along_axes((matrices[0], matrices[1], along_k[:, planes]), stored)
 
-    def part(self, start: Sequence[int], stop: Sequence[int], region: tuple[slice, slice, slice]) -> WorkingGrid:
+    def part(self, box: Box, region: tuple[slice, slice, slice]) -> WorkingGrid:
         """A box of this grid's own voxels, as a grid over a region (I, J, K) of the stored scan."""
         to_region = np.array([part.start for part in region])
         lost = np.empty(3)  # along each axis of RAS, source voxels before the region
@@ -176,16 +177,15 @@ class WorkingGrid:
         affine = self.source_affine.copy()
         affine[:3, 3] += affine[:3, :3] @ to_region
         i, j, k = (part.stop - part.start for part in region)
-        x, y, z = (int(b - a) for a, b in zip(start, stop, strict=True))
-        return WorkingGrid((i, j, k), affine, (x, y, z), self.scale, self.offset + self.scale * start - lost)
+        x, y, z = (int(size) for size in box.stop - box.start)
+        return WorkingGrid((i, j, k), affine, (x, y, z), self.scale, self.offset + self.scale * box.start - lost)
 
-    def box_in(self, other: WorkingGrid, start: np.ndarray, stop: np.ndarray) -> tuple[slice, slice, slice]:
+    def box_in(self, other: WorkingGrid, box: Box) -> tuple[slice, ...]:
         """The voxels of another grid over the same scan that a box of this one's touches."""
-        edges = (self.scale * (np.stack([start, stop]) - 0.5) + self.offset - other.offset) / other.scale + 0.5
+        edges = (self.scale * (np.stack([box.start, box.stop]) - 0.5) + self.offset - other.offset) / other.scale + 0.5
         low = np.clip(np.floor(edges[0]), 0, other.shape).astype(int)
         high = np.clip(np.ceil(edges[1]), 0, other.shape).astype(int)
-        x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        return x, y, z
+        return Box(low, high).slices
 
     @property
     def inside_source(self) -> tuple[slice, slice, slice]:
@@ -196,13 +196,13 @@ class WorkingGrid:
             inside[axis.ras_axis] = slice(int(where[0]), int(where[-1]) + 1)
         return inside[0], inside[1], inside[2]
 
-    def source_region(self, start: Sequence[int], stop: Sequence[int], margin_mm: float) -> tuple[slice, slice, slice]:
+    def source_region(self, box: Box, margin_mm: float) -> tuple[slice, slice, slice]:
         """The stored voxels (I, J, K) that a box of working voxels covers, and a margin around it, inside the scan."""
         region = []
         for axis in self._stored_axes():
             margin = margin_mm / (self.spacing_mm[axis.ras_axis] / axis.scale)
-            low = axis.scale * (start[axis.ras_axis] - 0.5) + axis.offset - margin
-            high = axis.scale * (stop[axis.ras_axis] - 0.5) + axis.offset + margin
+            low = axis.scale * (box.start[axis.ras_axis] - 0.5) + axis.offset - margin
+            high = axis.scale * (box.stop[axis.ras_axis] - 0.5) + axis.offset + margin
             if axis.flipped:
                 low, high = axis.source_size - 1 - high, axis.source_size - 1 - low
             first = int(np.clip(np.floor(low), 0, axis.source_size - 1))

@@ -103,8 +103,8 @@ def test_middles_of_windows_cover_the_image_once():
     windows = Windows.cover((40, 8, 50), (16, 16, 16), overlap=0.5, overhang_vox=(0, 0, 4))
     seen = torch.zeros(40, 8, 50, dtype=torch.int)
 
-    def see(start, stop):
-        seen[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] += 1
+    def see(middle):
+        seen[middle.slices] += 1
         return True
 
     assert windows.where(see).wanted.all()
@@ -120,7 +120,7 @@ def test_windows_that_are_left_out_change_nothing_where_all_are_looked_at():
     whole = joined(predict_slabs(network, image, windows), 90)
 
     spine = (20, 10, 30), (36, 30, 60)
-    some = windows.where(lambda start, stop: (start < spine[1]).all() and (stop > spine[0]).all())
+    some = windows.where(lambda middle: (middle.start < spine[1]).all() and (middle.stop > spine[0]).all())
     assert 0 < some.wanted.sum() < windows.wanted.sum() / 3
     some_in_box, box = some.in_box()
     assert all(a <= b - 4 for a, b in zip(box.start, spine[0], strict=True)) and box.stop.tolist() != [60, 40, 90]

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from utils.boxes import Box
 from utils.working_grid import WorkingGrid
 
 ORIENTATIONS = ["".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)]
@@ -160,7 +161,7 @@ def test_a_source_region_is_the_box_in_stored_voxels(codes, margin_mm):
     affine = make_affine(codes, (0.7, 0.9, 3), oblique=True)
     grid = WorkingGrid.view(SHAPE, affine, (16, 16, 32))
     start, stop = np.array([5, 7, 12]), np.array([11, 10, 20])
-    region = grid.source_region(start, stop, margin_mm)
+    region = grid.source_region(Box(start, stop), margin_mm)
     index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1)
     working = nib.affines.apply_affine(np.linalg.inv(grid.affine) @ affine, index)
     margin = margin_mm / grid.spacing_mm
@@ -186,19 +187,20 @@ def test_padding_is_told_from_the_scan():
 def test_a_part_of_a_grid_has_its_voxels(codes):
     affine = make_affine(codes, (0.7, 0.9, 3), oblique=True)
     grid = WorkingGrid.isotropic(SHAPE, affine, 0.8)
-    start, stop = [2, 3, 4], [7, 9, 10]
-    region = grid.source_region(start, stop, margin_mm=3)
-    part = grid.part(start, stop, region)
-    corner = grid.affine @ [*start, 1]
+    box = Box(np.array([2, 3, 4]), np.array([7, 9, 10]))
+    region = grid.source_region(box, margin_mm=3)
+    part = grid.part(box, region)
+    corner = grid.affine @ [*box.start, 1]
     np.testing.assert_allclose(part.affine, np.column_stack([grid.affine[:, :3], corner]), atol=1e-9)
     assert part.shape == (5, 6, 6)
     image = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    whole = grid.forward(image, fill=0)[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+    whole = grid.forward(image, fill=0)[box.slices]
     np.testing.assert_allclose(part.forward(image[region], fill=0), whole, atol=1e-5)
 
 
 def test_a_box_is_found_in_another_grid():
     grid = WorkingGrid.isotropic((40, 40, 80), np.diag([-1.0, -1, 1, 1]), 1.0)
     view = WorkingGrid.view((40, 40, 80), np.diag([-1.0, -1, 1, 1]), (20, 20, 40))  # voxels of 2 mm
-    assert grid.box_in(view, np.array([4, 0, 60]), np.array([8, 2, 80])) == (slice(2, 4), slice(0, 1), slice(30, 40))
-    assert grid.box_in(view, np.array([5, 1, 61]), np.array([7, 2, 62])) == (slice(2, 4), slice(0, 1), slice(30, 31))
+    box, smaller = Box(np.array([4, 0, 60]), np.array([8, 2, 80])), Box(np.array([5, 1, 61]), np.array([7, 2, 62]))
+    assert grid.box_in(view, box) == (slice(2, 4), slice(0, 1), slice(30, 40))
+    assert grid.box_in(view, smaller) == (slice(2, 4), slice(0, 1), slice(30, 31))
