@@ -214,6 +214,7 @@ def _what_blobs_stay(postprocess: str, spacing_mm: float) -> dict[str, float]:
 def _undo(grid: WorkingGrid, classes: list[h5py.Dataset], label_values: np.ndarray, found: Segmentation) -> None:
     """Bring probabilities back to the scan's grid, slab by slab, and decide there: edges are smooth on fine grids."""
     from utils.probabilities import class_indices, of_foreground
+    from utils.scratch import return_freed_memory
 
     assert found.region is not None
     mask = found.mask[found.region]
@@ -225,6 +226,7 @@ def _undo(grid: WorkingGrid, classes: list[h5py.Dataset], label_values: np.ndarr
         mask[where] = label_values[class_indices(classes_KkJI)].T
         if foreground is not None:
             foreground[where] = of_foreground(classes_KkJI).T
+        return_freed_memory()
 
 
 def _opened(scan: Scan | Path | str) -> Scan:

@@ -1,4 +1,4 @@
-"""Volumes that need not fit into memory: a file of compressed chunks that vanishes with the process."""
+"""Volumes that need not fit into memory: a file of chunks, not compressed, that vanishes with the process."""
 
 from __future__ import annotations
 
@@ -52,16 +52,11 @@ class Scratch:
             fill: value of voxels that were not written.
 
         Raises:
-            UserError: all volumes together, not compressed, may not fit the folder.
+            UserError: all volumes together may not fit the folder.
         """
-        import hdf5plugin
-
         self._free_bytes -= int(np.prod(shape)) * np.dtype(dtype).itemsize
         if self._free_bytes < 0:
             lacking = f"{-self._free_bytes / 1e9:.1f} GB more may be needed for a temporary file than are free"
             raise UserError(f"{tempfile.gettempdir()}: {lacking}; name a larger folder in TMPDIR")
         chunk_shape = tuple(int(n) for n in np.minimum(_CHUNK_SHAPE, shape))
-        compression = hdf5plugin.Blosc2(cname="lz4", clevel=1, filters=hdf5plugin.Blosc2.SHUFFLE)
-        return self._file.create_dataset(
-            name, tuple(shape), dtype, chunks=chunk_shape, fillvalue=fill, compression=compression
-        )
+        return self._file.create_dataset(name, tuple(shape), dtype, chunks=chunk_shape, fillvalue=fill)
