@@ -1,1 +1,1 @@
-"""What VerSe is: names, labels, cases, centroids, download and a synthetic stand-in (numpy and nibabel only)."""
+"""What VerSe is: names, labels, cases, centroids, download and a synthetic stand-in (no torch)."""

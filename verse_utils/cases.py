@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from verse_utils.chosen import Chosen
+from verse_utils.editions import EXPECTED_COUNTS
 from verse_utils.errors import UserError
+from verse_utils.labels import ANATOMICAL_ORDER
 from verse_utils.names import CENTROIDS, CT, MASK, SPLITS, FileName, parse_dataset_folder, parse_file_name
+from verse_utils.numberings import VERSE, Numbering, vertebra_label
 
-# Scans in the official subject-based releases (Sekuboyina et al. 2021).
-EXPECTED_COUNTS: dict[int, dict[str, int]] = {
-    19: {"training": 80, "validation": 40, "test": 40},
-    20: {"training": 61, "validation": 80, "test": 73},
-}
+# Lower numbers of VerSe20 are scans of VerSe19 again (the data's owner in github.com/anjany/verse, issue 1).
+FIRST_OF_VERSE20 = 500
+
+DATA_SET = "VerSe"
+LICENCE = "CC BY-SA 4.0"  # github.com/anjany/verse
+GL_LICENCE = f"{LICENCE}; users say CC BY-NC-ND"  # of the 30 scans sub-gl*
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,12 @@ class Case:
         patient: the subject; a patient can have several cases.
         split: training, validation or test.
         image_path: the CT.
-        mask_path: the vertebra mask on the CT's grid.
+        mask_path: the vertebra mask on the CT's grid: a file, or a folder with a file for each vertebra, named like
+            ``vertebrae_L1.nii.gz``.
         centroid_path: the list of vertebral body centres, or None.
+        numbering: what the numbers in the mask mean; of no account where each vertebra has a file.
+        data_set: that the case is of, such as "VerSe19".
+        licence: under which the data set is published.
     """
 
     case_id: str
@@ -38,6 +47,35 @@ class Case:
     image_path: Path
     mask_path: Path
     centroid_path: Path | None = None
+    numbering: Numbering = VERSE
+    data_set: str = ""
+    licence: str = ""
+
+    @property
+    def mask_parts(self) -> list[tuple[Path, int]]:
+        """The files of a mask that has one for each vertebra, with VerSe's label of it, from head to foot; else none.
+
+        Raises:
+            UserError: two files of one vertebra, or none of any.
+        """
+        if not self.mask_path.is_dir():
+            return []
+        parts: dict[int, Path] = {}
+        for path in sorted(self.mask_path.iterdir()):
+            label = vertebra_label(path.name.removesuffix(".gz").removesuffix(".nii"))
+            if label is None or not path.name.endswith((".nii", ".nii.gz")):
+                continue
+            if label in parts:
+                raise UserError(f"{path}: the same vertebra as {parts[label].name}; remove one of them")
+            parts[label] = path
+        if not parts:
+            raise UserError(f"{self.mask_path}: no mask of a vertebra (vertebrae_L1.nii.gz, …) in this folder")
+        return [(parts[label], label) for label in ANATOMICAL_ORDER if label in parts]
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that the case's image and label are made from."""
+        return [self.image_path, *([path for path, _ in self.mask_parts] or [self.mask_path])]
 
 
 @dataclass(frozen=True)
@@ -45,15 +83,16 @@ class _Found:
     path: Path
     name: FileName
     split: str
+    edition: int | None
 
 
-def find_cases(root: Path, edition: int, exclude: Iterable[str] = ()) -> list[Case]:
+def find_cases(root: Path, edition: int, chosen: Chosen | None = None) -> list[Case]:
     """Every case of one edition at or below ``root``, sorted by split and id.
 
     Args:
         root: a folder that holds VerSe's dataset folders at any depth, or is one.
         edition: 19 or 20. Folders that don't tell their edition count for both.
-        exclude: case ids or subjects to leave out.
+        chosen: which cases are wanted; all by default.
 
     Raises:
         UserError: no such folder, no case in it, files that don't pair, or two CTs of one id.
@@ -70,11 +109,18 @@ def find_cases(root: Path, edition: int, exclude: Iterable[str] = ()) -> list[Ca
     if not any(found.values()):
         others = f"; it holds VerSe{other_editions.pop()}: pass that as --dataset_edition" if other_editions else ""
         raise UserError(f"{root}: no case of VerSe{edition} (sub-*_ct.nii.gz below a dataset folder) found{others}")
-    cases = _pair(found, set(exclude))
-    if not cases:
-        raise UserError(f"{root}: every case is excluded; shorten the list given to --exclude")
+    chosen = chosen or Chosen()
+    cases = _pair(found, chosen)
+    if not cases:  # none is wanted, or none has its files
+        return []
     _warn_about_counts(root, cases, edition)
     return sorted(cases, key=lambda case: (SPLITS.index(case.split), case.case_id))
+
+
+def _is_of_verse19(case: Case) -> bool:
+    """Whether a scan's number is one of VerSe19's, which VerSe20 repeats in the MICCAI layout."""
+    number = re.search(r"verse(\d+)(?:_dir-\w+)?$", case.case_id)
+    return number is not None and int(number[1]) < FIRST_OF_VERSE20
 
 
 def _find_files(root: Path, edition: int) -> tuple[dict[str, list[_Found]], set[int]]:
@@ -82,7 +128,8 @@ def _find_files(root: Path, edition: int) -> tuple[dict[str, list[_Found]], set[
     found: dict[str, list[_Found]] = defaultdict(list)
     other_editions: set[int] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders.sort()
+        # Hidden folders hold what is not finished, such as a download.
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for file in sorted(files):
             name = parse_file_name(file)
             if name is None:
@@ -98,35 +145,36 @@ def _find_files(root: Path, edition: int) -> tuple[dict[str, list[_Found]], set[
                 other_editions.add(found_edition)
                 continue
             kind = "centroids" if name.kind in CENTROIDS else name.kind
-            found[kind].append(_Found(Path(folder) / file, name, split))
+            found[kind].append(_Found(Path(folder) / file, name, split, found_edition))
     return found, other_editions
 
 
-def _pair(found: dict[str, list[_Found]], exclude: set[str]) -> list[Case]:
+def _pair(found: dict[str, list[_Found]], chosen: Chosen) -> list[Case]:
     """Pair CTs, masks and centroid lists by id."""
 
     def by_scan(kind: str) -> dict[tuple[str, str | None], list[_Found]]:
         scans: dict[tuple[str, str | None], list[_Found]] = defaultdict(list)
         for file in found[kind]:
-            if not exclude & {file.name.subject, file.name.case_id()}:
+            if not chosen.leaves_out(file.name.case_id(), file.name.subject):
                 scans[file.name.subject, file.name.split].append(file)
         return scans
 
     images, masks, centroids = by_scan(CT), by_scan(MASK), by_scan("centroids")
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     cases: list[Case] = []
     for scan in sorted({*images, *masks}, key=str):
         left_masks = list(masks[scan])
         for image in images[scan]:
             twins = [other for other in images[scan] if other.name.direction == image.name.direction]
             if len(twins) > 1:
-                problems.append(f"two CTs of one id: {', '.join(str(twin.path) for twin in twins)}")
+                paths = ", ".join(str(twin.path) for twin in twins)
+                problems[image.name.case_id()] = f"two CTs of one id: {paths}"
                 left_masks.clear()
                 break
             matches = _matches(image, left_masks, alone=len(images[scan]) == 1)
             if len(matches) != 1:
                 several = f"{len(matches)} masks" if matches else "no mask"
-                problems.append(f"{image.path}: {several} of this id")
+                problems[image.name.case_id()] = f"{image.path}: {several} of this id"
                 left_masks = [mask for mask in left_masks if mask not in matches]
                 continue
             mask = matches[0]
@@ -140,12 +188,15 @@ def _pair(found: dict[str, list[_Found]], exclude: set[str]) -> list[Case]:
                     image_path=image.path,
                     mask_path=mask.path,
                     centroid_path=lists[0].path if lists else None,
+                    data_set=DATA_SET if image.edition is None else f"{DATA_SET}{image.edition}",
+                    licence=GL_LICENCE if image.name.subject.startswith("sub-gl") else LICENCE,
                 )
             )
-        problems += [f"{mask.path}: a mask without its CT" for mask in left_masks]
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise UserError(f"{shown}; add what is missing, remove what is double, or leave cases out with --exclude ID")
+        for mask in left_masks:
+            known = problems.get(mask.name.case_id())
+            told = f"{mask.path}: a mask without its CT"
+            problems[mask.name.case_id()] = f"{known}; {told}" if known else told
+    chosen.tell(problems)
     return cases
 
 
@@ -163,6 +214,10 @@ def _warn_about_counts(root: Path, cases: list[Case], edition: int) -> None:
     if any(counts[split] < expected[split] for split in SPLITS):
         found = ", ".join(f"{counts[split]} of {expected[split]} {split}" for split in SPLITS)
         warnings.warn(f"{root}: not all of VerSe{edition}, but {found} cases", stacklevel=3)
+    repeated = [case.case_id for case in cases if case.data_set == "VerSe20" and _is_of_verse19(case)]
+    if repeated:
+        numbers = f"{len(repeated)} of its VerSe20 scans have numbers under {FIRST_OF_VERSE20}"
+        warnings.warn(f"{root}: {numbers}, as VerSe19's: these are the same scans", stacklevel=3)
     splits_of_patient: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         splits_of_patient[case.patient].add(case.split)

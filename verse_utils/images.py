@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,13 +16,33 @@ import nibabel as nib
 import numpy as np
 
 from verse_utils.cases import Case
-from verse_utils.errors import UserError
-from verse_utils.labels import COCCYX, SACRUM, T13
+from verse_utils.errors import FileError, GridError, IntensityError, MaskError
+from verse_utils.labels import T13
+from verse_utils.numberings import NUMBERINGS, UNKNOWN, VERSE, Numbering
 
 # Two grids are one where their corners lie closer than this share of a voxel.
 CORNER_TOLERANCE_VOX = 0.25
 
-_READ_ERRORS = (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error, ValueError)
+# The least that can show a spine along any axis.
+LEAST_SLICES = 4
+
+# Volume of the box that the directions of the three axes span: 1 at right angles, 0 where they lie in one plane.
+_LEAST_BOX_OF_AXES = 0.2
+
+# Whatever nibabel, numpy and the unpackers raise on a damaged file.
+_READ_ERRORS = (
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    nib.spatialimages.HeaderTypeError,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -36,29 +61,49 @@ class CaseImages:
 
 
 def open_image(path: Path) -> nib.Nifti1Image:
-    """Open a 3D NIfTI file without reading its voxels; a fourth axis of length 1 is dropped.
+    """Open a 3D NIfTI file without reading its voxels; further axes of length 1 are dropped.
 
     Raises:
-        UserError: not an image, not 3D, colour, an axis of no length, or a grid that is no grid.
+        FileError: not an image, not 3D, colour, an axis of no length, or more or fewer voxels than the header claims.
+        GridError: a grid that is no grid.
     """
+    path = Path(path)
     try:
-        image: Any = nib.load(path)  # NIfTI of either version, or another of nibabel's formats
+        with _silent(), np.errstate(all="ignore"):  # our line says it, with the file's name
+            image: Any = nib.load(path)  # NIfTI of either version, or another of nibabel's formats
+            lacks_spacing = _lacks_spacing(image)
+            shape = image.shape
+            while len(shape) > 3 and shape[-1] == 1:
+                shape = shape[:-1]
+            if shape != image.shape:
+                voxels = nib.arrayproxy.reshape_dataobj(image.dataobj, shape)
+                image = type(image)(voxels, image.affine, image.header)
+            dtype, affine = image.get_data_dtype(), image.affine
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise FileError(f"{path}: no such file") from None
     except _READ_ERRORS as error:
-        raise UserError(f"{path}: can't be read as an image ({_reason(error)}); fetch the file again") from None
-    if image.ndim == 4 and image.shape[3] == 1:
-        image = type(image)(nib.arrayproxy.reshape_dataobj(image.dataobj, image.shape[:3]), image.affine, image.header)
-    if image.ndim != 3:
-        raise UserError(f"{path}: has {image.ndim} axes {image.shape}, not 3; give a single volume")
-    if min(image.shape) < 1:
-        raise UserError(f"{path}: has no voxels (shape {image.shape}); fetch the file again")
-    if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
-        raise UserError(f"{path}: voxels are {image.get_data_dtype()}, not numbers in HU; give a greyscale CT")
-    affine = image.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6 or _lacks_spacing(image):
-        raise UserError(f"{path}: its header gives no grid (a spacing of zero or NaN); repair the header")
-    return image
+        raise FileError(f"{path}: can't be read as an image ({_reason(error)}); fetch the file again") from None
+    if len(shape) != 3:
+        raise FileError(f"{path}: has {len(shape)} axes {shape}, not 3; give a single volume")
+    if min(shape) < 1:
+        raise FileError(f"{path}: has no voxels (shape {shape}); fetch the file again")
+    if dtype.fields is not None or dtype.kind == "c":
+        raise FileError(f"{path}: voxels are {dtype}, not numbers in HU; give a greyscale CT")
+    _check_affine(affine, path, lacks_spacing)
+    _check_size(image, path)
+    opened: nib.Nifti1Image = image
+    return opened
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep nibabel from logging what it thinks of a header."""
+    logger, before = nib.imageglobals.logger, nib.imageglobals.logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _lacks_spacing(image: Any) -> bool:
@@ -68,6 +113,55 @@ def _lacks_spacing(image: Any) -> bool:
     with image.file_map["header" if "header" in image.file_map else "image"].get_prepare_fileobj("rb") as file:
         stored = type(image.header).from_fileobj(file, check=False)
     return not (stored["pixdim"][1:4] > 0).all()
+
+
+def _check_affine(affine: np.ndarray, path: Path, lacks_spacing: bool) -> None:
+    """Raise GridError unless an affine (4, 4) gives three axes in space."""
+    axes = affine[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0) if np.isfinite(affine).all() else np.zeros(3)
+    if lacks_spacing or not (np.isfinite(lengths) & (lengths > 1e-6)).all():
+        raise GridError(f"{path}: its header gives no grid (a spacing of zero or NaN); repair the header")
+    if abs(np.linalg.det(axes / lengths)) < _LEAST_BOX_OF_AXES:
+        raise GridError(f"{path}: its header gives no grid (two axes are nearly parallel); repair the header")
+
+
+def _check_size(image: Any, path: Path) -> None:
+    """Raise FileError unless a NIfTI holds as many bytes as its header claims, before memory is taken for them."""
+    voxels = image.dataobj
+    if not isinstance(image, nib.Nifti1Pair) or not isinstance(voxels, nib.arrayproxy.ArrayProxy):
+        return
+    claimed = voxels.offset + int(np.prod(voxels.shape, dtype=object)) * voxels.dtype.itemsize
+    name = str(voxels.file_like)
+    try:
+        held = _unpacked_size(name, claimed) if name.lower().endswith(".gz") else os.stat(name).st_size
+    except _READ_ERRORS as error:
+        raise FileError(f"{path}: voxels can't be read ({_reason(error)}); fetch the file again") from None
+    if held != claimed and os.path.splitext(name)[1].lower() in (".gz", ".nii", ".img"):
+        holds = f"holds more than {claimed}" if held > claimed else f"holds {held}"
+        raise FileError(
+            f"{path}: voxels can't be read (its header claims {claimed} bytes for {voxels.shape} {voxels.dtype}, "
+            f"the file {holds}); fetch the file again"
+        )
+
+
+def _unpacked_size(name: str, claimed: int) -> int:
+    """Bytes in a gzip file, counted no further than to more than were claimed."""
+    with open(name, "rb") as file:
+        file.seek(-4, os.SEEK_END)
+        (told,) = struct.unpack("<I", file.read())  # by the last member, modulo 4 GiB (RFC 1952, 2.3.1)
+    if told == claimed:
+        return claimed
+    held = 0
+    with gzip.open(name) as stream:
+        while held <= claimed and (block := stream.read(1 << 20)):
+            held += len(block)
+    return held
+
+
+def lacks_orientation(image: Any) -> bool:
+    """Whether a NIfTI has neither sform nor qform, so that nibabel guesses the directions of its axes."""
+    header = image.header
+    return isinstance(header, nib.Nifti1Header) and not (header["sform_code"] > 0 or header["qform_code"] > 0)
 
 
 class OnGrid(Protocol):
@@ -90,14 +184,14 @@ def check_same_grid(
     partner: str = "its CT",
     remedy: str = "resample the mask to the CT or leave the case out with --exclude",
 ) -> None:
-    """Raise UserError unless both images have one shape and corners within a quarter of a voxel.
+    """Raise GridError unless both images have one shape and corners within a quarter of a voxel.
 
     Args:
         image, mask: two images, whose paths are named in the message.
         partner: what the image is to the mask, for the message; and its remedy.
     """
     if image.shape != mask.shape:
-        raise UserError(
+        raise GridError(
             f"{mask_path}: shape {mask.shape} is not that of {partner} {image_path}, {image.shape}; {remedy}"
         )
     corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in image.shape], indexing="ij")).reshape(3, -1)
@@ -106,41 +200,86 @@ def check_same_grid(
     )
     voxel_mm = float(np.min(nib.affines.voxel_sizes(image.affine)))
     if distances.max() > CORNER_TOLERANCE_VOX * voxel_mm:
-        raise UserError(
+        raise GridError(
             f"{mask_path}: its grid lies up to {distances.max():.1f} mm off that of {partner} {image_path}; {remedy}"
         )
 
 
-def check_case(case: Case) -> None:
-    """Check a case's headers, without reading voxels. Raises UserError."""
-    check_same_grid(open_image(case.image_path), open_image(case.mask_path), case.image_path, case.mask_path)
+def check_grids(case: Case, image: OnGrid) -> None:
+    """Raise UserError unless each file of a case's mask lies on the grid of its CT."""
+    for path in case.files[1:]:
+        check_same_grid(image, open_image(path), case.image_path, path)
 
 
 def read_case(case: Case) -> CaseImages:
     """Read and check a case's CT and mask. Raises UserError naming the file and the remedy."""
-    image, mask = open_image(case.image_path), open_image(case.mask_path)
-    check_same_grid(image, mask, case.image_path, case.mask_path)
-    label = to_labels(read_voxels(mask.dataobj, case.mask_path), case.mask_path)
-    return CaseImages(_read_hu(image, case.image_path), label, image.affine)
+    image = open_image(case.image_path)
+    check_grids(case, image)
+    image_hu, label = np.empty(image.shape, np.int16, order="F"), np.empty(image.shape, np.uint8, order="F")
+    for (first, slab_hu), (_, slab_label) in zip(hu_slabs(image, case.image_path), label_slabs(case), strict=True):
+        image_hu[..., first : first + slab_hu.shape[2]] = slab_hu
+        label[..., first : first + slab_hu.shape[2]] = slab_label
+    check_varies(image_hu.min(), image_hu.max(), case.image_path)
+    return CaseImages(image_hu, label, image.affine)
 
 
-def read_hu(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a CT: (I, J, K) int16 HU and its (4, 4) affine. Raises UserError."""
-    image = open_image(path)
-    return _read_hu(image, path), image.affine
+def hu_slabs(
+    image: Any, path: Path, start: int = 0, stop: int | None = None, thickness: int = 16
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The slabs of a CT in int16 HU; arguments as of ``stored_slabs``. Raises UserError."""
+    for first, values in stored_slabs(image, path, start, stop, thickness):
+        yield first, to_hu(values, path)
 
 
-def _read_hu(image: nib.Nifti1Image, path: Path) -> np.ndarray:
-    values = read_voxels(image.dataobj, path)
-    values_hu = to_hu(values, path)
-    check_varies(values.min(), values.max(), path)
-    return values_hu
+def label_slabs(case: Case, thickness: int = 16) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first index along K, (I, J, ``thickness`` or less) uint8 raw VerSe labels) of a case's mask, in one pass.
+
+    Where each vertebra has a file, all are read at once, so that a slab of two of them is in memory at a time.
+
+    Raises:
+        UserError: no mask in the case's numbering, or damaged.
+    """
+    parts = case.mask_parts
+    if not parts:
+        for first, values in _mask_slabs(case.mask_path, thickness):
+            yield first, to_labels(values, case.mask_path, case.numbering)
+        return
+    first_slabs = _mask_slabs(parts[0][0], thickness)
+    others = [(_mask_slabs(path, thickness), number, path) for path, number in parts[1:]]
+    for first, values in first_slabs:
+        label = np.zeros(values.shape, np.uint8)
+        paint_part(label, values, parts[0][1], parts[0][0])
+        for slabs, number, path in others:
+            paint_part(label, next(slabs)[1], number, path)
+        yield first, label
+
+
+def _mask_slabs(path: Path, thickness: int) -> Iterator[tuple[int, np.ndarray]]:
+    return stored_slabs(open_image(path), path, thickness=thickness)
+
+
+def paint_part(label: np.ndarray, values: np.ndarray, number: int, path: Path) -> None:
+    """Label the voxels of one vertebra's mask, in place; voxels that another has already stay that one's.
+
+    Args:
+        label: uint8, of any shape.
+        values: of the vertebra's mask, stored values of the same shape; 0 outside of it.
+        number: VerSe's label.
+        path: of the mask, for messages.
+
+    Raises:
+        UserError: the mask holds fractions, NaN, or more than one number besides 0.
+    """
+    if not values.any():  # most slabs, as a vertebra is small
+        return
+    inside = to_labels(values, path, NUMBERINGS["binary"]) > 0
+    label[inside & (label == 0)] = number
 
 
 def to_hu(values: np.ndarray, path: Path) -> np.ndarray:
-    """Round and clip stored values to int16 HU, of any shape. Raises UserError for NaN and infinity."""
+    """Round and clip stored values to int16 HU, of any shape. Raises IntensityError for NaN and infinity."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UserError(f"{path}: holds NaN or infinite values; export the CT again")
+        raise IntensityError(f"{path}: holds NaN or infinite values; export the CT again")
     if values.dtype != np.int16:
         limits = np.iinfo(np.int16)
         values = np.clip(np.rint(values), limits.min, limits.max).astype(np.int16)
@@ -148,37 +287,101 @@ def to_hu(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def check_varies(low: float, high: float, path: Path) -> None:
-    """Raise UserError where a CT's lowest value is its highest."""
+    """Raise IntensityError where a CT's lowest value, in HU, is its highest."""
     if low == high:
-        raise UserError(f"{path}: constant, every voxel is {low:g}; export the CT again")
+        raise IntensityError(f"{path}: constant, every voxel is {low:g}; export the CT again")
 
 
-def read_mask(path: Path) -> np.ndarray:
+def check_slice_counts(shape: tuple[int, ...], path: Path) -> None:
+    """Raise GridError where a scan (I, J, K) is too thin along an axis to show a spine."""
+    size, axis = min(zip(shape, "IJK", strict=True))
+    if size < LEAST_SLICES:
+        raise GridError(f"{path}: has only {size} slices along {axis}: too few for a spine, give the whole series")
+
+
+def read_mask(path: Path, numbering: Numbering = VERSE) -> np.ndarray:
     """Read a mask: (I, J, K) uint8 raw VerSe labels without sacrum and coccyx. Raises UserError."""
-    return to_labels(read_voxels(open_image(path).dataobj, path), path)
-
-
-def to_labels(values: np.ndarray, path: Path) -> np.ndarray:
-    """Stored values of a mask, of any shape, to uint8 raw VerSe labels without sacrum and coccyx. Raises UserError."""
-    if values.dtype.kind == "f":  # VerSe's masks are often float64
-        rounded = np.rint(values)
-        if not np.allclose(values, rounded, atol=1e-3):  # also False for NaN
-            raise UserError(f"{path}: holds values that are not whole numbers; give a mask of vertebra numbers")
-        values = rounded
-    if values.min() < 0 or values.max() > T13:
-        labels = f"labels {values.min():g} to {values.max():g}"
-        raise UserError(f"{path}: {labels} leave VerSe's 0 to {T13}; give a mask of VerSe's labels, or of 0 and 1")
-    label = values.astype(np.uint8)
-    label[(label == SACRUM) | (label == COCCYX)] = 0
+    image = open_image(path)
+    label = np.empty(image.shape, np.uint8, order="F")
+    for first, values in stored_slabs(image, path):
+        label[..., first : first + values.shape[2]] = to_labels(values, path, numbering)
     return label
 
 
-def read_voxels(dataobj: Any, path: Path, index: tuple = ()) -> np.ndarray:
-    """Read the voxels at an index (all of them by default) from an image's ``dataobj``. Raises UserError."""
+def to_labels(values: np.ndarray, path: Path, numbering: Numbering = VERSE) -> np.ndarray:
+    """A mask in VerSe's numbers, without sacrum and coccyx.
+
+    Args:
+        values: as stored, of any shape.
+        path: of the mask, for messages.
+        numbering: what the values mean.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        MaskError: values that are no whole numbers, or mean nothing in the numbering.
+    """
+    numbers = whole_numbers(values, path)
+    if numbering.name == VERSE.name and (numbers.min() < 0 or numbers.max() > T13):
+        labels = f"labels {numbers.min():g} to {numbers.max():g}"
+        raise MaskError(f"{path}: {labels} leave VerSe's 0 to {T13}; give a mask of VerSe's labels, or of 0 and 1")
+    label: np.ndarray = numbering.table()[np.clip(numbers, 0, UNKNOWN).astype(np.uint8)]
+    strange = (label == UNKNOWN) | (numbers != np.clip(numbers, 0, UNKNOWN))
+    if strange.any():
+        found = ", ".join(f"{number:g}" for number in np.unique(numbers[strange])[:5])
+        raise MaskError(f"{path}: holds {found}, which means nothing in the numbering {numbering.name}")
+    if numbering.only_one and len(present := np.unique(numbers[numbers != 0])) > 1:
+        raise MaskError(f"{path}: holds {present[0]:g} and {present[1]:g}: not a binary mask, give one of 0 and 1")
+    return label
+
+
+def whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
+    """Stored values of a mask, rounded where they are floats. Raises MaskError for fractions and NaN."""
+    if values.dtype.kind != "f":
+        return values
+    rounded: np.ndarray = np.rint(values)  # VerSe's masks are often float64
+    if not np.allclose(values, rounded, atol=1e-3):  # also False for NaN
+        raise MaskError(f"{path}: holds values that are not whole numbers; give a mask of vertebra numbers")
+    return rounded
+
+
+def stored_slabs(
+    image: Any, path: Path, start: int = 0, stop: int | None = None, thickness: int = 16
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Read an opened image slab by slab, in one pass over its file.
+
+    With the last slab, the file is read to its end: only there gzip's checksum tells that a bit was flipped.
+
+    Args:
+        image: of ``open_image``.
+        path: named in errors.
+        start, stop: slices along K, all of them by default.
+        thickness: slices in a slab.
+
+    Yields:
+        (first K, (I, J, ``thickness`` or fewer) stored values, scaled as the header says).
+
+    Raises:
+        FileError: damaged.
+    """
+    voxels = image.dataobj
+    layout = (voxels.shape, voxels.dtype, voxels.offset, voxels.slope, voxels.inter)
+    size = voxels.shape[2]
+    stop = size if stop is None else stop
     try:
-        return np.asanyarray(dataobj[index])
+        # One open stream for the pass: a gzip stream that is reopened is unpacked from its beginning again.
+        with nib.openers.ImageOpener(voxels.file_like) as stream:
+            stored = nib.arrayproxy.ArrayProxy(stream, layout, mmap=False)
+            for first in range(start, stop, thickness):
+                with np.errstate(all="ignore"):  # a slope without sense
+                    slab = [np.asanyarray(stored[:, :, first : min(first + thickness, stop)])]
+                if first + thickness >= size:
+                    while stream.read(1 << 20):
+                        pass
+                yield first, slab.pop()  # not held here, where another of many files is read next
     except _READ_ERRORS as error:
-        raise UserError(f"{path}: voxels can't be read ({_reason(error)}); fetch the file again") from None
+        raise FileError(f"{path}: voxels can't be read ({_reason(error)}); fetch the file again") from None
 
 
 def _reason(error: Exception) -> str:

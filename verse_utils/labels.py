@@ -1,9 +1,11 @@
-"""VerSe's vertebra labels, their anatomical order, and the tables that remap them.
+"""VerSe's vertebra labels, their anatomical order, and the classes that networks make of them.
 
 Source of the numbers: Sekuboyina et al. 2021 (10.1016/j.media.2021.102166), section 2.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,31 +25,52 @@ VERTEBRA_NAMES: dict[int, str] = {
 # From head to foot; T13 lies between T12 and L1.
 ANATOMICAL_ORDER: tuple[int, ...] = (*range(1, 20), T13, *range(20, 26))
 
-# Raw label -> class. Labels that a table does not name (sacrum 26, coccyx 27) become background 0.
-LABEL_TABLES: dict[str, dict[int, int]] = {
-    "binary": dict.fromkeys(ANATOMICAL_ORDER, 1),
-    "regions": {
-        **dict.fromkeys(range(1, 8), 1),  # cervical
-        **dict.fromkeys((*range(8, 20), T13), 2),  # thoracic
-        **dict.fromkeys(range(20, 26), 3),  # lumbar
-    },
-    "vertebrae": {label: index for index, label in enumerate(ANATOMICAL_ORDER, start=1)},
-}
 
+@dataclass(frozen=True)
+class LabelScheme:
+    """Which vertebrae a network tells apart.
 
-def class_count(table: dict[int, int]) -> int:
-    """Number of classes of a label table, the background included."""
-    return max(table.values()) + 1
-
-
-def label_values(labels: str) -> np.ndarray:
-    """(classes,) uint8: a written mask's value for each class; VerSe's own number where vertebrae are told apart.
-
-    Args:
-        labels: a key of ``LABEL_TABLES``.
+    Attributes:
+        name: of the scheme, as ``--labels`` takes it.
+        class_of: raw VerSe label -> class, from 1 on; labels that are not named (sacrum, coccyx) are background, 0.
+        class_names: of the classes 1, 2, …
+        mask_values: what a written mask holds for each class, the background's 0 first.
     """
-    table = LABEL_TABLES[labels]
-    values = np.arange(class_count(table), dtype=np.uint8)
-    if labels == "vertebrae":
-        values[list(table.values())] = list(table)
-    return values
+
+    name: str
+    class_of: dict[int, int]
+    class_names: tuple[str, ...]
+    mask_values: tuple[int, ...]
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes, the background included."""
+        return len(self.mask_values)
+
+    def to_classes(self, mask: np.ndarray) -> np.ndarray:
+        """The classes of a mask of raw VerSe labels: uint8 of any shape, as is the mask."""
+        classes = np.zeros(256, np.uint8)
+        classes[list(self.class_of)] = list(self.class_of.values())
+        classes_of_voxels: np.ndarray = classes[mask]
+        return classes_of_voxels
+
+
+_REGIONS = {"cervical": range(1, 8), "thoracic": (*range(8, 20), T13), "lumbar": range(20, 26)}
+LABEL_SCHEMES: dict[str, LabelScheme] = {
+    scheme.name: scheme
+    for scheme in (
+        LabelScheme("binary", dict.fromkeys(ANATOMICAL_ORDER, 1), ("vertebra",), (0, 1)),
+        LabelScheme(
+            "regions",
+            {label: index for index, labels in enumerate(_REGIONS.values(), start=1) for label in labels},
+            tuple(_REGIONS),
+            (0, 1, 2, 3),
+        ),
+        LabelScheme(
+            "vertebrae",
+            {label: index for index, label in enumerate(ANATOMICAL_ORDER, start=1)},
+            tuple(VERTEBRA_NAMES[label] for label in ANATOMICAL_ORDER),
+            (0, *ANATOMICAL_ORDER),
+        ),
+    )
+}

@@ -1,6 +1,12 @@
 """VerSe's file and folder names, taken apart.
 
-File names follow ``sub-{verseNNN|glNNN}[_split-verseMMM][_dir-{ax|sag|iso|cor}]_{kind}.{nii.gz|nii|json}``.
+Names of the subject-based layout follow
+``sub-{verseNNN|glNNN}[_split-verseMMM][_dir-{ax|sag|iso|cor}]_{kind}.{nii.gz|nii|json}``.
+
+Those of the MICCAI layout, in which the challenges' data came, are ``verseNNN[_CT-{ax|sag|iso|cor}].nii.gz`` for a CT,
+``…_seg.nii.gz`` for its mask and ``…_iso-ctd.json`` (VerSe19: ``…_ctd.json``) for its centroids, with "minor
+variations" (osf.io/b2wxj/wiki) such as ``GL017_CT_ax.nii.gz``; ``verse400_verse090_CT-iso.nii.gz`` is scan 090 of the
+patient 400. They get the ids that the scans have in the subject-based layout.
 """
 
 from __future__ import annotations
@@ -8,6 +14,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from verse_utils.errors import UserError
 
 CT = "ct"
 MASK = "seg-vert_msk"
@@ -20,6 +28,14 @@ _FILE_NAME = re.compile(
     r"(?:_dir-(?P<direction>ax|sag|iso|cor))?"
     rf"_(?P<kind>{CT}|{MASK}|{'|'.join(CENTROIDS)})"
     r"\.(?P<extension>nii\.gz|nii|json)$"
+)
+
+_MICCAI_FILE_NAME = re.compile(
+    r"^(?P<subject>(?:verse|gl)\d+)"
+    r"(?:[_-](?P<split>(?:verse|gl)\d+))?"
+    r"(?:_CT[_-](?P<direction>ax|sag|iso|cor))?"
+    r"(?:_(?P<mask>seg)\.nii(?:\.gz)?|[_-](?P<centroids>(?:iso-)?ctd)\.json|\.nii(?:\.gz)?)$",
+    re.IGNORECASE,
 )
 
 # dataset-verse19training, dataset-02validation, 01_training, verse20test, training, "dataset-03test (1)"
@@ -48,15 +64,36 @@ class FileName:
         return "_".join(parts)
 
 
+def is_same_scan(first: str, second: str) -> bool:
+    """Whether two case ids of VerSe are one scan's, as layouts and editions name it.
+
+    The number after ``split-``, else the subject's, is the scan's own; ``dir-`` may be on one of the two ids only.
+    """
+    one, other = (parse_file_name(f"{case_id}_{CT}.nii.gz") for case_id in (first, second))
+    if one is None or other is None:
+        return first == second
+    scans = {name.split or name.subject.removeprefix("sub-") for name in (one, other)}
+    return len(scans) == 1 and (one.direction == other.direction or None in (one.direction, other.direction))
+
+
 def parse_file_name(name: str) -> FileName | None:
     """Take a file name apart; None for hidden files, sub-region masks and whatever else is not needed."""
     match = _FILE_NAME.match(name)
     if match is None:
-        return None
+        return _parse_miccai_file_name(name)
     is_image = match["kind"] in (CT, MASK)
     if is_image == (match["extension"] == "json"):  # sidecars of images, or a centroid list that is no JSON
         return None
     return FileName(match["subject"], match["split"], match["direction"], match["kind"])
+
+
+def _parse_miccai_file_name(name: str) -> FileName | None:
+    match = _MICCAI_FILE_NAME.match(name)
+    if match is None:
+        return None
+    parts = {part: value.lower() for part, value in match.groupdict().items() if value}
+    kind = MASK if "mask" in parts else CENTROIDS[0] if "centroids" in parts else CT
+    return FileName(f"sub-{parts['subject']}", parts.get("split"), parts.get("direction"), kind)
 
 
 def parse_dataset_folder(path: Path) -> tuple[str, int | None] | None:
@@ -75,3 +112,9 @@ def parse_dataset_folder(path: Path) -> tuple[str, int | None] | None:
             edition = int(match["edition"]) if match["edition"] else 20 if match["number"] else None
             return match["split"].lower(), edition
     return None
+
+
+def check_split(split: str) -> None:
+    """Raise UserError unless a split has one of the three names."""
+    if split not in SPLITS:
+        raise UserError(f"no split {split!r}; give one of {', '.join(SPLITS)}")

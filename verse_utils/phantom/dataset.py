@@ -1,12 +1,10 @@
 """A synthetic stand-in for VerSe: CT-like spines with masks and centroids, in VerSe's layout and header styles.
 
-``python -m verse_utils.phantom --output FOLDER`` writes a data set that every other command takes as ``--data_path``.
 Phantoms are for trying out and testing the code; a score on them says nothing about patients.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,8 +18,8 @@ import numpy as np
 from verse_utils.centroids import Centroids, write_centroids
 from verse_utils.labels import ANATOMICAL_ORDER
 from verse_utils.names import SPLITS
-from verse_utils.phantom_anatomy import Anatomy, Part, Trunk, make_anatomy, table
-from verse_utils.phantom_shapes import Solid, union_bounds, union_distance
+from verse_utils.phantom.anatomy import Anatomy, Part, Trunk, make_anatomy, table
+from verse_utils.phantom.shapes import Solid, rotation, union_bounds, union_distance
 
 AIR_HU, FAT_HU, MUSCLE_HU = -1000.0, -95.0, 50.0
 # Axis codes with their number among VerSe's 374 scans.
@@ -221,22 +219,14 @@ def _grid(anatomy: Anatomy, rng: np.random.Generator, tiny: bool) -> tuple[np.nd
     for stored, (world, sign) in enumerate(orientation):
         axes[int(world), stored] = sign
     if rng.random() < 0.3:  # a tilted gantry or patient
-        tilt = np.deg2rad(rng.uniform(-12, 12, 3))
-        axes = np.linalg.multi_dot([_turn(axis, angle) for axis, angle in enumerate(tilt)] + [axes])
+        tilt = np.deg2rad(rng.uniform(-12, 12, 3)) * [1, -1, 1]
+        axes = np.linalg.multi_dot([*(rotation(axis, angle) for axis, angle in enumerate(tilt)), axes])
     ras_of_stored = orientation[:, 0].astype(int)
     shape = np.maximum(np.rint(extent_mm[ras_of_stored] / spacing_mm), 1).astype(int)
     matrix = axes * spacing_mm
     affine = nib.affines.from_matvec(matrix, middle - matrix @ ((shape - 1) / 2))
     i, j, k = (int(n) for n in shape)
     return affine, (i, j, k)
-
-
-def _turn(axis: int, angle: float) -> np.ndarray:
-    first, second = [other for other in range(3) if other != axis]
-    matrix = np.eye(3)
-    matrix[first, first] = matrix[second, second] = np.cos(angle)
-    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
-    return matrix
 
 
 def write_phantom_dataset(
@@ -295,21 +285,3 @@ def _save(array: np.ndarray, affine: np.ndarray, codes: tuple[int, int], path: P
 def _dice(first: np.ndarray, second: np.ndarray) -> float:
     total = int(first.sum()) + int(second.sum())
     return 2 * int((first & second).sum()) / total if total else 1.0
-
-
-def main() -> None:
-    """Write a phantom data set and say how a threshold does on it."""
-    parser = argparse.ArgumentParser(description="Write synthetic spine CTs in VerSe's layout.")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    for split, count in zip(SPLITS, (8, 2, 3), strict=True):
-        parser.add_argument(f"--{split}", type=int, default=count, help=f"{split} cases (default {count})")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    arguments = parser.parse_args()
-    counts = {split: getattr(arguments, split) for split in SPLITS}
-    scores = write_phantom_dataset(arguments.output, counts, arguments.seed, arguments.workers)
-    print(f"{arguments.output}: {len(scores)} phantoms; HU > 150 alone has a Dice of {np.mean(scores):.2f}")
-
-
-if __name__ == "__main__":
-    main()

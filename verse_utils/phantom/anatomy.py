@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from verse_utils.labels import L6, T13
-from verse_utils.phantom_shapes import Capsule, Drum, Ellipsoid, Pose, Solid, Vector, union_bounds
+from verse_utils.phantom.shapes import Capsule, Drum, Ellipsoid, Pose, Solid, Vector, rotation, union_bounds
 
 # Levels at which the tables below give sizes; between them, sizes are interpolated by VerSe's numbers.
 _LEVELS = (1, 3, 7, 8, 13, 19, 20, 24)  # C1 C3 C7 T1 T6 T12 L1 L5
@@ -162,20 +162,12 @@ def _spine(rng: np.random.Generator, scale: float) -> tuple[dict[int, Pose], dic
         middle = arc_mm + height / 2
         sideways = np.deg2rad(scoliosis_deg) * np.sin(2 * np.pi * middle / wave_mm + phase)
         turn = -0.6 * sideways  # vertebral bodies rotate towards the convex side
-        axes = _rotation(2, turn) @ _rotation(1, sideways) @ _rotation(0, -forward)
+        axes = rotation(2, turn) @ rotation(1, sideways) @ rotation(0, -forward)
         poses[label] = Pose(top + axes[:, 2] * (size["disc"] + size["height"] / 2), axes)
         sizes[label] = size
         top = top + axes[:, 2] * height
         arc_mm += height
     return poses, sizes
-
-
-def _rotation(axis: int, angle: float) -> np.ndarray:
-    first, second = ((1, 2), (2, 0), (0, 1))[axis]
-    matrix = np.eye(3)
-    matrix[first, first] = matrix[second, second] = np.cos(angle)
-    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
-    return matrix
 
 
 def _vertebra(label: int, pose: Pose, size: dict[str, float], bone: _Bone) -> Part:
@@ -189,7 +181,14 @@ def _vertebra(label: int, pose: Pose, size: dict[str, float], bone: _Bone) -> Pa
     spinous_root = np.array([0, back - canal_y - 3, -0.1 * height])
     spinous_tip = spinous_root + size["spinous"] * np.array([0, -np.cos(slope), -np.sin(slope)])
 
-    def rod(start, end, start_radius, end_radius=None, flat_axis=None, flatness=1.0) -> Capsule:
+    def rod(
+        start: Sequence[float] | Vector,
+        end: Sequence[float] | Vector,
+        start_radius: float,
+        end_radius: float | None = None,
+        flat_axis: Vector | None = None,
+        flatness: float = 1.0,
+    ) -> Capsule:
         ends = pose.to_world(start), pose.to_world(end)
         return Capsule(*ends, start_radius, start_radius if end_radius is None else end_radius, flat_axis, flatness)
 
@@ -225,7 +224,7 @@ def _atlas(pose: Pose, size: dict[str, float], bone: _Bone) -> Part:
     for side in (-1, 1):
         ring = [(0, 10, 2), (side * 11, 6, 2), (side * 18, -6, 1), (side * 15, -20, 0), (0, -28, 0)]
         radii = (3.2, 3.4, 4.0, 3.2, 3.0)
-        for (start, end), (r0, r1) in zip(_pairs(ring), _pairs(radii), strict=True):
+        for (start, end), (r0, r1) in zip(pairwise(ring), pairwise(radii), strict=True):
             solids.append(Capsule(pose.to_world(start), pose.to_world(end), r0, r1))
         solids.append(Ellipsoid(Pose(pose.to_world([side * 18, -3, 0]), pose.axes), np.array([7.0, 9.0, 8.0])))
         tip = [side * size["transverse"] / 2, -6, 0]
@@ -255,7 +254,7 @@ def _ribs(
     for side in (-1, 1):
         path = [head, neck, *around]
         points = [pose.to_world(point * [side, 1, 1]) for point in path]
-        solids += [Capsule(a, b, radius, radius, pose.axes[:, 2], 0.7) for a, b in _pairs(points)]
+        solids += [Capsule(a, b, radius, radius, pose.axes[:, 2], 0.7) for a, b in pairwise(points)]
     return replace(bone.part(solids), texture_hu=0.0)
 
 
@@ -277,7 +276,7 @@ def _pelvis(x_mm: float, scale: float, bone: _Bone) -> list[Part]:
     sacrum: list[Solid] = []
     top = np.zeros(3)
     for segment in range(5):
-        axes = _rotation(0, -(tilt + np.deg2rad(12) * segment))
+        axes = rotation(0, -(tilt + np.deg2rad(12) * segment))
         height = (26 - 2.5 * segment) * scale
         centre = top - axes[:, 2] * height / 2
         width, depth = (52 - 7 * segment) * scale, (30 - 4 * segment) * scale
@@ -355,12 +354,7 @@ def _organs(poses: dict[int, Pose], trunk: Trunk, scale: float, rng: np.random.G
 
 
 def _tube(points: Sequence[Vector], radius: float) -> tuple[Solid, ...]:
-    return tuple(Capsule(a, b, radius, radius) for a, b in _pairs(points))
-
-
-def _pairs(items: Sequence) -> list[tuple]:
-    """Each item with the next."""
-    return list(pairwise(items))
+    return tuple(Capsule(a, b, radius, radius) for a, b in pairwise(points))
 
 
 def table(anatomy: Anatomy) -> list[Part]:

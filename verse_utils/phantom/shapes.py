@@ -21,6 +21,15 @@ class Solid(Protocol):
         """Signed distance in mm (near the surface; a bound of it far away) at the points x, y, z; float32."""
 
 
+def rotation(axis: int, angle: float) -> np.ndarray:
+    """The (3, 3) matrix that turns by ``angle`` (radians) about axis 0, 1 or 2, by the right-hand rule."""
+    first, second = ((1, 2), (2, 0), (0, 1))[axis]
+    matrix = np.eye(3)
+    matrix[first, first] = matrix[second, second] = np.cos(angle)
+    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
+    return matrix
+
+
 @dataclass(frozen=True)
 class Pose:
     """A frame in space.
@@ -35,7 +44,8 @@ class Pose:
 
     def to_world(self, point: Sequence[float] | Vector) -> Vector:
         """A point of the frame in RAS millimetres."""
-        return self.origin + self.axes @ np.asarray(point, float)
+        world: np.ndarray = self.origin + self.axes @ np.asarray(point, float)
+        return world
 
     def to_local(self, points: Sequence[np.ndarray]) -> list[np.ndarray]:
         """World points x, y, z in the frame, as float32."""
@@ -72,7 +82,8 @@ class Capsule:
             across = sum(np.float32(a) * o for a, o in zip(self.flat_axis, off, strict=True))
             square += np.float32(self.flatness**2 - 1) * across**2
         radius = np.float32(self.start_radius) + share * np.float32(self.end_radius - self.start_radius)
-        return np.sqrt(np.maximum(square, 0)) - radius
+        distance: np.ndarray = np.sqrt(np.maximum(square, 0)) - radius
+        return distance
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,8 @@ class Ellipsoid:
         local = self.pose.to_local(points)
         first = np.sqrt(sum(np.square(p / np.float32(r)) for p, r in zip(local, self.radii, strict=True)))
         second = np.sqrt(sum(np.square(p / np.float32(r**2)) for p, r in zip(local, self.radii, strict=True)))
-        return first * (first - 1) / np.maximum(second, np.float32(1e-6))
+        distance: np.ndarray = first * (first - 1) / np.maximum(second, np.float32(1e-6))
+        return distance
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,8 @@ class Drum:
         # A superellipse of exponent 2.5 lies between an ellipse and a rectangle.
         radius = (np.abs(x / half_x) ** 2.5 + np.abs(y / half_y) ** 2.5) ** np.float32(0.4)
         narrow = 1 - np.float32(self.waist) * np.maximum(1 - np.square(z / half_z), 0)
-        return np.maximum((radius - narrow) * min(half_x, half_y), np.abs(z) - half_z)
+        distance: np.ndarray = np.maximum((radius - narrow) * min(half_x, half_y), np.abs(z) - half_z)
+        return distance
 
 
 def union_distance(solids: Sequence[Solid], points: Sequence[np.ndarray]) -> np.ndarray:

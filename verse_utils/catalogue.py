@@ -1,0 +1,169 @@
+"""The cases of data sets in any known layout: VerSe's (``verse_utils.cases``) and those of ``verse_utils.layouts``."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from verse_utils import layouts
+from verse_utils.cases import Case, find_cases
+from verse_utils.chosen import Chosen
+from verse_utils.editions import Edition, as_editions
+from verse_utils.errors import UserError
+from verse_utils.layout import NO_SPLIT, Layout
+from verse_utils.names import SPLITS, is_same_scan, parse_file_name
+from verse_utils.splits import split_patients
+
+# Of the patients whose split nobody tells.
+SHARES = {"validation": 0.15, "test": 0.15}
+
+
+@cache
+def known_layouts() -> tuple[Layout, ...]:
+    """The layouts of ``verse_utils.layouts``, by the names of their modules."""
+    names = sorted(module.name for module in iter_modules(layouts.__path__))
+    return tuple(import_module(f"{layouts.__name__}.{name}").LAYOUT for name in names)
+
+
+def list_cases(roots: Sequence[Path], edition: Edition, chosen: Chosen | None = None, seed: int = 0) -> list[Case]:
+    """Every case of several data sets, sorted by split and id; each scan once.
+
+    An earlier data set decides: a scan of VerSe that a later one holds again is left out, and the other scans of its
+    patient go to the split that the patient has already. VerSe19 comes before VerSe20.
+
+    Args:
+        roots: folders, each with data of one layout at any depth, or CSV tables.
+        edition: of VerSe: 19, 20 or both; of no account for other data.
+        chosen: which cases are wanted; all by default.
+        seed: of the splits of patients, where a data set tells none.
+
+    Returns:
+        Cases of unique ids. Where data sets share an id, the later root's name goes before it.
+
+    Raises:
+        UserError: no such folder, no case in it, two layouts in one root, files that don't pair; or both editions are
+            wanted, and a folder doesn't tell its own.
+
+    Warns:
+        UserWarning: splits were drawn; scans that two roots share; and what ``find_cases`` warns of.
+    """
+    chosen = chosen or Chosen()
+    cases: list[Case] = []
+    for root in map(Path, roots):
+        for place, more in _data_sets(root, edition, chosen, seed):
+            _add(cases, more, place)
+    if not cases and not chosen.problems:
+        raise UserError(f"{', '.join(map(str, roots))}: every case is left out; change --include or --exclude")
+    return sorted(cases, key=lambda case: (SPLITS.index(case.split), case.case_id))
+
+
+def _data_sets(root: Path, edition: Edition, chosen: Chosen, seed: int) -> Iterator[tuple[Path, list[Case]]]:
+    """The data sets of one root: where each lies, and its cases, each with a split."""
+    found, verse_path = _find_layouts(root)
+    if not found:
+        for cases in _of_each_edition(root, as_editions(edition), chosen):
+            yield root, cases
+    titles = {layout.title: place for layout, place in found}
+    titles |= {"VerSe": verse_path} if verse_path and found else {}
+    if len(titles) > 1:
+        places = ", ".join(f"{title} ({place})" for title, place in titles.items())
+        raise UserError(
+            f"{root}: holds data in {len(titles)} layouts: {places}; pass each folder that you want by itself"
+        )
+    for layout, place in found:
+        cases = layout.read(place, chosen)
+        if not cases and chosen.is_everything and not chosen.problems:
+            raise UserError(f"{place}: no case of {layout.title} ({layout.example}) is left in it")
+        yield place, _with_splits(cases, place, seed)
+
+
+def _of_each_edition(root: Path, editions: Sequence[int], chosen: Chosen) -> list[list[Case]]:
+    found = [find_cases(root, edition, chosen) for edition in editions]
+    unnamed = set.intersection(*({case.image_path for case in cases} for cases in found))
+    if len(found) > 1 and unnamed:
+        raise UserError(
+            f"{min(unnamed)}: no folder above it tells the edition, which is needed to take both; "
+            "name the folder of its split like dataset-verse19training or dataset-verse20training"
+        )
+    return found
+
+
+def _find_layouts(root: Path) -> tuple[list[tuple[Layout, Path]], Path | None]:
+    """The data sets at or below a root, and a file in VerSe's layout beside them."""
+    if root.is_file():
+        return [(layout, root) for layout in known_layouts() if layout.is_at(root, (), ())], None
+    found: list[tuple[Layout, Path]] = []
+    verse_path = None
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        here = next((layout for layout in known_layouts() if layout.is_at(Path(folder), subfolders, files)), None)
+        if here:
+            found.append((here, Path(folder)))
+            subfolders.clear()
+        elif verse_path is None:
+            verse_path = next((Path(folder) / file for file in files if parse_file_name(file)), None)
+    return found, verse_path
+
+
+def _with_splits(cases: list[Case], place: Path, seed: int) -> list[Case]:
+    """Cases with the splits that their data set tells, else with drawn ones."""
+    told: dict[str, str] = {case.patient: case.split for case in cases if case.split != NO_SPLIT}
+    untold = {case.patient for case in cases} - set(told)
+    if untold:
+        shares = {split: share for split, share in SHARES.items() if split not in told.values()}
+        drawn = split_patients(untold, shares, seed)
+        counts = Counter(drawn.values())
+        shown = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
+        of = f"{len(untold)} of its patients" if told else "its patients"
+        warnings.warn(f"{place}: tells no split of {of}; drawn with seed {seed}: {shown}", stacklevel=4)
+        told |= drawn
+    return [case if case.split != NO_SPLIT else replace(case, split=told[case.patient]) for case in cases]
+
+
+def _add(cases: list[Case], more: list[Case], place: Path) -> None:
+    """Add the cases of another data set: no scan twice, no id twice, and VerSe's patients in the splits they have."""
+    taken = {case.case_id: case for case in cases}
+    verse_ids = [case.case_id for case in cases if is_verse(case)]
+    patients = {case.patient for case in cases}
+    verse_splits = {case.patient: case.split for case in cases if is_verse(case)}
+    name = place.resolve().name.removesuffix(".csv")
+    repeated = 0
+    for case in more:
+        other = taken.get(case.case_id)
+        is_again = is_verse(case) and any(is_same_scan(case.case_id, verse_id) for verse_id in verse_ids)
+        if is_again or (other and case.image_path.samefile(other.image_path)):
+            repeated += 1
+            continue
+        if is_verse(case):
+            verse_ids.append(case.case_id)
+            case = replace(case, split=verse_splits.get(case.patient, case.split))
+        if case.patient in (patients - set(verse_splits) if is_verse(case) else patients):
+            case = replace(case, patient=f"{name}_{case.patient}")  # of the same name, but another data set's
+        if other:
+            case = replace(case, case_id=f"{name}_{case.case_id}")
+        if case.case_id in taken:
+            raise UserError(f"{place}: its case {case.case_id} is in another --data_path too; rename the folder")
+        cases.append(case)
+    if repeated:
+        warnings.warn(
+            f"{place}: {repeated} of its scans are here or in another --data_path again; each counts once", stacklevel=3
+        )
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        splits_of[case.patient].add(case.split)
+    for patient in {case.patient for case in more}:
+        if len(splits_of.get(patient, ())) > 1:
+            splits = " and ".join(sorted(splits_of[patient]))
+            warnings.warn(f"{place}: {patient} is in {splits}; scores are biased", stacklevel=3)
+
+
+def is_verse(case: Case) -> bool:
+    """Whether a case is VerSe's, or is named as if it were."""
+    return case.data_set.startswith("VerSe")
