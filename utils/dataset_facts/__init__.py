@@ -1,0 +1,1 @@
+"""What is in a data set, case by case: behind utils/statistics.py."""

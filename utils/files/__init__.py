@@ -1,0 +1,1 @@
+"""What lies on disk: scans, preprocessed cases, temporary volumes."""

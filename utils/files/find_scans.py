@@ -1,0 +1,190 @@
+"""Find the scans that a user means: NIfTI files and DICOM series. Opens no image."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+from utils.files.dicom.files import DicomFile, may_be_dicom
+from utils.files.dicom.find import FoundSeries, files_below, files_in_archive, find_series
+from utils.files.dicom.headers import has_several_frames
+from verse_utils.errors import UserError
+
+WHAT_TO_GIVE = "give NIfTI files (.nii, .nii.gz), folders of them or folders of DICOM slices"
+_NIFTI_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+# Names of masks and of this project's results, which lie beside scans.
+_MASK_NAME = re.compile(
+    r"_(msk|mask|seg|label|labels|vertebrae|vertebrae_slices|probabilities)\.nii(\.gz)?$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class ScanSource:
+    """Where a scan lies, and the name of its output.
+
+    Attributes:
+        path: a NIfTI file; of DICOM, the folder or archive of a series, or its one file.
+        name: without ending.
+        files: of a DICOM series.
+        remarks: what should be known of how it was found, a line each.
+        error: why there is no scan; "" where there may be one.
+    """
+
+    path: Path
+    name: str
+    files: tuple[DicomFile, ...] = ()
+    remarks: tuple[str, ...] = ()
+    error: str = ""
+
+    def resolved(self) -> ScanSource:
+        """The same with paths that hold in any working folder."""
+        files = tuple(replace(file, path=file.path.resolve()) for file in self.files)
+        return replace(self, path=self.path.resolve(), files=files)
+
+
+def find_scans(inputs: Sequence[str], series: str | None = None) -> list[ScanSource]:
+    """Find the scans that a user means, in order, without duplicates, with distinct names. Of DICOM, headers are read.
+
+    Args:
+        inputs: NIfTI files, folders of them, folders of DICOM slices at any depth (a slice stands for its folder, a
+            DICOMDIR for all below its folder), ZIP archives of DICOM, or glob patterns. Any other file that is named is
+            taken too, and refused by ``open_scan``.
+        series: UID or description of the DICOM series to take where there are several.
+
+    Returns:
+        Scans, and for each input without any, a source that says so.
+    """
+    sources: dict[tuple[Path, tuple[DicomFile, ...]], ScanSource] = {}
+    find = lru_cache(maxsize=None)(partial(_dicom_in_folder, series=series))
+    for text in inputs:
+        try:
+            found = _scans_of_input(text, series, find)
+        except UserError as error:
+            found = [ScanSource(Path(text), "", error=str(error))]
+        for source in found:
+            resolved = source.resolved()
+            sources.setdefault((resolved.path, resolved.files), source)
+    names = _distinct_names([source.path for source in sources.values()])
+    return [replace(source, name=name) for source, name in zip(sources.values(), names, strict=True)]
+
+
+def _scans_of_input(text: str, series: str | None, find: Callable[[Path], list[ScanSource]]) -> list[ScanSource]:
+    path = Path(text)
+    if path.is_file():
+        return _scans_of_file(path, series, find)
+    if path.is_dir():
+        scans = _scans_in_folder(path, series)
+    elif glob.has_magic(text):
+        matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+        files = [match for match in matches if match.is_file() and not _MASK_NAME.search(match.name)]
+        known = [match for match in files if is_nifti(match) or is_dicom(match) or match.suffix.lower() == ".zip"]
+        scans = [source for match in known for source in _scans_of_file(match, series, find)]
+        scans += [scan for match in matches if match.is_dir() for scan in _scans_in_folder(match, series)]
+    else:
+        raise UserError(f"{text}: no such file or folder; {WHAT_TO_GIVE}")
+    if not scans:
+        raise UserError(f"{text}: no scan found here; {WHAT_TO_GIVE}")
+    return scans
+
+
+def _scans_of_file(path: Path, series: str | None, find: Callable[[Path], list[ScanSource]]) -> list[ScanSource]:
+    """The scan that a file is or stands for."""
+    if path.name.upper() == "DICOMDIR":
+        return _scans_in_folder(path.parent, series)
+    if path.suffix.lower() == ".zip":
+        return _archive_sources(path, series)
+    if is_dicom(path):
+        if has_several_frames(DicomFile(path)):
+            return [replace(source, path=path) for source in _sources(find_series([DicomFile(path)], series))]
+        return find(path.parent)
+    return [ScanSource(path, "")]
+
+
+def _archive_sources(path: Path, series: str | None) -> list[ScanSource]:
+    try:
+        found = find_series(files_in_archive(path), series)
+    except UserError as error:
+        return [ScanSource(path, "", error=str(error))]
+    return _sources(found) or [ScanSource(path, "", error=f"{path}: no DICOM in the archive; {WHAT_TO_GIVE}")]
+
+
+def _dicom_in_folder(folder: Path, series: str | None) -> list[ScanSource]:
+    """The DICOM series directly in a folder."""
+    files = sorted(path for path in folder.glob("[!.]*") if path.is_file() and not is_nifti(path))
+    return _sources(find_series(map(DicomFile, files), series))
+
+
+def _sources(found: Iterable[FoundSeries]) -> list[ScanSource]:
+    return [ScanSource(one.place, "", one.files, one.remarks, one.error) for one in found]
+
+
+def _scans_in_folder(folder: Path, series: str | None) -> list[ScanSource]:
+    """The scans directly in a folder or, where there is none, below it: NIfTI one folder deep, DICOM at any depth."""
+    directly = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+    scans = _scans_among(directly, series)
+    if any(not scan.error for scan in scans):
+        return scans
+    return _scans_among(files_below(folder), series, folder) or scans
+
+
+def _scans_among(paths: Iterable[Path], series: str | None, top: Path | None = None) -> list[ScanSource]:
+    """The DICOM series among files, and NIfTI files that aren't named as masks and lie in no folder of a series.
+
+    Args:
+        top: NIfTI files deeper than one folder below it are none.
+    """
+    files = [path for path in paths if not _MASK_NAME.search(path.name) and path.name.upper() != "DICOMDIR"]
+    images = sorted(
+        path for path in files if is_nifti(path) and (top is None or path.parent.parent in (top, top.parent))
+    )
+    found = find_series([DicomFile(path) for path in files if not is_nifti(path)], series)
+    series_of = {one.place for one in found if not one.error}
+    image_folders = {path.parent for path in images} - series_of
+    sources = []
+    for source in _sources(one for one in found if not (one.error and one.place in image_folders)):
+        if beside := [path.name for path in images if path.parent == source.path and not source.error]:
+            remark = (
+                f"{source.path}: NIfTI beside the DICOM series left out: {', '.join(beside[:4])}; name it to take it"
+            )
+            source = replace(source, remarks=(*source.remarks, remark))
+        sources.append(source)
+    sources += [ScanSource(path, "") for path in images if path.parent not in series_of]
+    archives = [path for path in files if top is None and path.suffix.lower() == ".zip"]
+    for archive in archives:
+        sources += _archive_sources(archive, series)
+    return sorted(sources, key=lambda source: source.path)
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file is NIfTI by its ending."""
+    return bool(_NIFTI_ENDING.search(path.name))
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is a DICOM object by its ending or its first bytes; an index (DICOMDIR) isn't."""
+    if path.name.upper() == "DICOMDIR" or is_nifti(path):
+        return False
+    try:
+        return path.suffix.lower() == ".dcm" or may_be_dicom(DicomFile(path))
+    except OSError:
+        return False
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each path; like names get up to three parent folders in front, then ``_2``."""
+    parts = {path: _NIFTI_ENDING.sub("", os.path.abspath(path)).split(os.sep) for path in paths}
+    name_of = {path: own[-1] for path, own in parts.items()}
+    for parents in (1, 2, 3):
+        counts = Counter(name_of.values())
+        name_of |= {path: "_".join(parts[path][-1 - parents :]) for path, name in name_of.items() if counts[name] > 1}
+    names = [name_of[path] for path in paths]
+    for position in range(len(names)):
+        while names[position] in names[:position]:
+            names[position] += "_2"
+    return names

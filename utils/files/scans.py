@@ -1,0 +1,220 @@
+"""Scans from NIfTI or DICOM, read in slabs of HU; arrays written as NIfTI on a scan's own grid."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from utils.constants import SLAB_SLICES
+from utils.files.dicom.series import DicomSeries, open_series, series_slabs
+from utils.files.find_scans import WHAT_TO_GIVE, ScanSource, is_nifti
+from utils.geometry.straightening import Straightening
+from utils.misc import written_aside
+from verse_utils.check.headers import check_ct_grid, grid_warnings
+from verse_utils.errors import UserError
+from verse_utils.hounsfield import count_hu, why_not_hu, why_unlike_ct
+from verse_utils.images import check_varies, hu_slabs, open_image
+
+_GRID_FIELDS = (
+    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
+)
+
+
+# Whether values are HU is told by one voxel in so many along I and along J.
+_SAMPLE_STEP = 4
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan's grid and values, read in slabs so that no more than one need be in memory.
+
+    Attributes:
+        path: the file or folder it comes from.
+        shape: (I, J, K) in stored order.
+        affine: (4, 4) float64, voxel indices to RAS millimetres; sheared where the gantry was tilted.
+        warnings: what the user should know, a line each; once all was read, also whether its values are HU.
+        series: the DICOM series that it comes from, if any.
+        tilt: for a DICOM series of a tilted gantry, the grid with right angles that files are written on.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    _grid: nib.Nifti1Header  # blank but for shape, spacing, qform and sform
+    _slabs: Callable[[int, int, int], Iterator[tuple[int, np.ndarray]]]  # of first, last + 1, thickness along K
+    warnings: list[str] = field(default_factory=list)
+    series: DicomSeries | None = None
+    tilt: Straightening | None = None
+
+    @property
+    def voxel_count(self) -> int:
+        """The number of voxels."""
+        return int(np.prod(self.shape))
+
+    def slabs(
+        self, region: tuple[slice, slice, slice] | None = None, thickness: int = SLAB_SLICES
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield, in one pass, the slabs of a region (slices along I, J, K), or of all of the scan.
+
+        Yields:
+            (first index along K in the region, (I, J, ``thickness`` or less) int16 HU, read-only), in stored order.
+
+        Raises:
+            UserError: damaged; NaN or infinite values; a constant scan, after its last slab, where all is read.
+            ValueError: a slice has a step.
+        """
+        bounds = [part.indices(size) for part, size in zip(region or (slice(None),) * 3, self.shape, strict=True)]
+        if any(step != 1 for _, _, step in bounds):
+            raise ValueError(f"slices of a region have no steps, got {region}")
+        (i, i_stop, _), (j, j_stop, _), (k, k_stop, _) = bounds
+        is_whole = (i_stop - i, j_stop - j, k_stop - k) == self.shape
+        limits_hu = []
+        counts = count_hu(np.empty(0, np.int16))
+        for first, slab in _ahead(self._slabs(k, k_stop, thickness)):
+            if is_whole:
+                limits_hu += [slab.min(), slab.max()]
+                counts += count_hu(slab[::_SAMPLE_STEP, ::_SAMPLE_STEP])
+            yield first - k, slab[i:i_stop, j:j_stop]
+        if is_whole:
+            check_varies(min(limits_hu), max(limits_hu), self.path)
+            self._warn_of_intensities(counts)
+
+    def _warn_of_intensities(self, counts: np.ndarray) -> None:
+        not_hu = why_not_hu(counts)
+        reason = f"not HU ({not_hu}), the result will be wrong" if not_hu else why_unlike_ct(counts)
+        if reason and (line := f"{self.path}: {reason}") not in self.warnings:  # a scan may be read twice
+            self.warnings.append(line)
+
+    def save(self, array_IJK: np.ndarray, path: Path) -> None:
+        """Write an array as NIfTI on exactly this scan's grid, whole or not at all.
+
+        Of a tilted DICOM series, that is the grid of ``tilt``: few readers take a sheared one, and they disagree on it.
+
+        Args:
+            array_IJK: uint8 (a mask) or float32 (probabilities) of the scan's shape; its dtype is kept.
+            path: ends in .nii.gz; its folder is made where it is absent.
+
+        Raises:
+            UserError: the file can't be written.
+            ValueError: another shape, dtype or ending.
+        """
+        known = array_IJK.dtype in (np.uint8, np.float32) and path.name.endswith(".nii.gz")
+        if not known or array_IJK.shape != self.shape:
+            raise ValueError(f"{array_IJK.dtype} of shape {array_IJK.shape} can't be saved as {path.name}")
+        array, affine = self.with_right_angles(array_IJK)
+        grid = self._grid if self.tilt is None else _grid_header(self.tilt.shape, affine)
+        _write(_on_grid(array, grid), path)
+
+    def with_right_angles(self, array_IJK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """An array of the scan's shape, 0 outside, and its affine: on the grid of ``tilt``, or as it is without one."""
+        if self.tilt is None:
+            return array_IJK, self.affine
+        return self.tilt.forward(array_IJK, 0, 0), self.tilt.affine
+
+    def save_on_slices(self, array_IJK: np.ndarray, path: Path) -> None:
+        """Write an array on the slices of a tilted gantry themselves; arguments and errors as of ``save``.
+
+        No qform can hold such a grid, so that there is a sform alone. SimpleITK refuses to read it.
+        """
+        _write(_on_grid(array_IJK, self._grid), path)
+
+
+def _on_grid(array_IJK: np.ndarray, grid: nib.Nifti1Header) -> Any:
+    header = grid.copy()
+    header.set_data_dtype(array_IJK.dtype)
+    image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    return image_class(array_IJK, None, header)  # None: the header's qform and sform stay as they are
+
+
+def save_mask(mask_XYZ: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """Write a mask as NIfTI, whole or not at all.
+
+    Args:
+        mask_XYZ: uint8.
+        affine: (4, 4), voxel indices to RAS millimetres.
+        path: ends in .nii.gz; its folder is made where it is absent.
+
+    Raises:
+        UserError: the file can't be written.
+    """
+    image = nib.Nifti1Image(mask_XYZ.astype(np.uint8, copy=False), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, "aligned")
+    _write(image, path)
+
+
+def _write(image: Any, path: Path) -> None:
+    with written_aside(path) as aside, aside.open("wb") as file, gzip.GzipFile("", "wb", 1, file, 0) as stream:
+        image.to_stream(stream)
+
+
+def open_scan(source: ScanSource, resample_series: bool = False) -> Scan:
+    """Open a scan without reading its voxels (of DICOM slices, the headers are read).
+
+    Args:
+        source: of ``find_scans``.
+        resample_series: put DICOM slices whose spacing varies on an even grid.
+
+    Raises:
+        UserError: no 3D greyscale image, no grid, too few slices; DICOM slices that make no volume.
+    """
+    if source.error:
+        raise UserError(source.error)
+    if source.files:
+        return _open_dicom(source, resample_series)
+    if source.path.exists() and not is_nifti(source.path):
+        raise UserError(f"{source.path}: no NIfTI file; {WHAT_TO_GIVE}")
+    return _open_nifti(source.path)
+
+
+def _open_nifti(path: Path) -> Scan:
+    image: Any = open_image(path)
+    check_ct_grid(image, path)
+    grid = type(image.header)()
+    grid.set_data_shape(image.shape)
+    grid["pixdim"][:4] = image.header["pixdim"][:4]
+    for name in _GRID_FIELDS:
+        grid[name] = image.header[name]
+    slabs = partial(hu_slabs, image, path)
+    return Scan(path, image.shape, np.asarray(image.affine, np.float64), grid, slabs, grid_warnings(image, path))
+
+
+def _open_dicom(source: ScanSource, resample: bool) -> Scan:
+    series = open_series(source.path, source.files, resample)
+    check_ct_grid(series, source.path)
+    tilt = Straightening.of(series.shape, series.affine)
+    grid = _grid_header(series.shape, series.affine)
+    warnings = [*source.remarks, *series.warnings]
+    if tilt is not None:
+        grid.set_qform(None, code=0)  # which can hold no shear
+        turned = f"gantry tilted by {tilt.degrees:.1f}°, slices shifted to right angles"
+        warnings.append(f"{source.path}: {turned}; the mask lies on that grid, and once more on the slices")
+    slabs = partial(series_slabs, series.stack)
+    return Scan(source.path, series.shape, series.affine, grid, slabs, warnings, series, tilt)
+
+
+def _grid_header(shape: tuple[int, int, int], affine: np.ndarray) -> nib.Nifti1Header:
+    grid = nib.Nifti1Header()
+    grid.set_data_shape(shape)
+    grid.set_qform(affine, code=1)
+    grid.set_sform(affine, code=1)
+    grid.set_xyzt_units("mm")
+    return grid
+
+
+def _ahead(slabs: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+    """The same, each unpacked by a thread while the one before is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, slabs, None)
+        while (slab := upcoming.result()) is not None:
+            upcoming = thread.submit(next, slabs, None)
+            yield slab

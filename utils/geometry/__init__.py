@@ -1,0 +1,1 @@
+"""Voxels, grids and millimetres."""
