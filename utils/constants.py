@@ -13,13 +13,17 @@ SEGMENTATION_SPACING_MM = 1.0
 HEATMAP_SHAPE: tuple[int, int, int] = (64, 64, 128)
 SEGMENTATION_SHAPE: tuple[int, int, int] = (128, 128, 128)
 
+# σ of the heatmap around the spine's mask ("distance") and around the vertebrae's centres ("gaussian"). That of
+# "distance" puts 0.5 between 1 and 2 voxels from the mask, so the box around all values above 0.5 has a margin of one.
+HEATMAP_SIGMA_VOX = {"distance": 1.2, "gaussian": 3.0}
+
 # Patches may hang over the scan's upper and lower end by so many voxels of air. A vertebra that the end cuts is usually
 # not annotated in VerSe; only a network that sees where the scan ends can learn that.
 OVERHANG_VOX: tuple[int, int, int] = (0, 0, 16)
 
-# Slices of a scan that are in memory at a time, where it is gone through slab by slab.
+# Slices of a scan that are in memory at a time when it is read slab by slab.
 SLAB_SLICES = 16
 
-# Blobs of a whole scan's mask with less volume are no whole vertebra and are dropped. The smallest of a phantom, a C3,
-# has 5.5 cm³; the smallest whole one of six VerSe scans, a T9, has 28 cm³.
-LEAST_BLOB_MM3 = 5000.0
+# Connected components of a whole scan's mask with less volume are no whole vertebra and are dropped. The smallest
+# vertebra of a phantom, a C3, has 5.5 cm³; the smallest whole one of six VerSe scans, a T9, has 28 cm³.
+LEAST_COMPONENT_MM3 = 5000.0

@@ -7,14 +7,30 @@ import csv
 import io
 import json
 import os
+import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
 from verse_utils.errors import UserError
+
+
+class Stopped(Exception):  # noqa: N818  what happened is no error
+    """A signal asked the program to stop.
+
+    Attributes:
+        signal_number: of the signal.
+        where: how far the work had come, for the user; "" if unknown.
+    """
+
+    def __init__(self, signal_number: int, where: str = "") -> None:
+        super().__init__(signal_number, where)
+        self.signal_number, self.where = signal_number, where
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -25,23 +41,40 @@ class OneLineParser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
-def run_command(main: Callable[[], None]) -> None:
-    """Run a script's main function: a UserError becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
-    warnings.showwarning = _show_warning
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that has no × is no reason to fail
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """Make a function a whole command, for a script and for an entry of ``[project.scripts]`` alike.
+
+    A UserError becomes one line on stderr and exit code 2, a warning one line on stderr. Ctrl-C and ``Stopped`` become
+    one line and the exit code of shells: 128 and the signal's number; so does, without a line, output that nobody reads
+    any more. What is printed reaches a log file line by line.
+    """
+
+    @wraps(main)
+    def run() -> None:
+        warnings.showwarning = _show_warning
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A terminal that has no × is no reason to fail.
+                stream.reconfigure(errors="replace", line_buffering=True)
+        try:
+            main()
+        except UserError as error:
+            # A DataLoader passes an error of its workers on with their traceback before it.
+            line = re.sub(r"(?s)^.*^verse_utils\.errors\.\w+: ", "", str(error).strip(), flags=re.MULTILINE)
+            print(f"error: {line}", file=sys.stderr)
+            sys.exit(2)
+        except (KeyboardInterrupt, Stopped) as stop:
+            where = f" {stop.where}" if isinstance(stop, Stopped) and stop.where else ""
+            print(f"stopped{where}; the same command goes on from here", file=sys.stderr)
+            sys.exit(128 + (stop.signal_number if isinstance(stop, Stopped) else signal.SIGINT))
+        except BrokenPipeError:  # who read the output is gone, as in "… | head -1"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end, too
+            sys.exit(128 + signal.SIGPIPE)
+
+    return run
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
@@ -54,8 +87,14 @@ def parse_bool(text: str) -> bool:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place on success and is removed on failure.
+
+    The file is on disk before it takes its place, so that a loss of power leaves the one or the other.
+
+    Args:
+        path: of the file.
+        keep: new name for the file that is at ``path`` until now; without it, that is replaced.
 
     Raises:
         UserError: an OSError in the body, which is to do nothing but write: the disk is full, the folder read-only.
@@ -66,12 +105,28 @@ def written_aside(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield aside
+            bring_to_disk(aside)
+            if keep is not None and path.exists():
+                os.replace(path, keep)
             os.replace(aside, path)
+            with suppress(OSError):  # some file systems can't do it for a folder
+                bring_to_disk(path.parent)
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise UserError(f"{path}: can't be written ({reason}); make room, or choose another folder") from None
+
+
+def bring_to_disk(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, so that a power cut loses neither."""
+    if os.name != "posix" and path.is_dir():
+        return  # where folders can't be opened
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,4 +1,4 @@
-"""One function over many items: here, in processes of this machine, or on the workers of a Dask scheduler."""
+"""Run a function on many items: in this process, in processes of this machine, or on a Dask scheduler's workers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import pickle
 import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, ProcessPoolExecutor, as_completed, wait
-from contextlib import closing
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, TypeVar
 
+from utils.processes import end_with_parent
 from verse_utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,9 +30,9 @@ PATIENCE_SECONDS = 10.0
 def run_all(work: Callable[[T], R], items: Sequence[T], workers: int, scheduler: str | None = None) -> Iterator[R]:
     """Results of ``work`` in the order in which they finish.
 
-    With one worker or one item, and no scheduler, all is done in this process and in order. A consumer that stops
-    early, and an exception, cancel what hasn't begun; processes of this machine end what they have begun first, the
-    scheduler's workers do so on their own.
+    With one worker or one item, and no scheduler, everything runs in this process and in order. If the consumer stops
+    early or an exception is raised, items that have not started are cancelled. Processes of this machine finish the
+    items that they have started before the error is raised; a scheduler's workers finish them in the background.
 
     Args:
         work: a function that can be imported (no lambda, nothing of ``__main__`` with a scheduler), or a
@@ -43,34 +46,43 @@ def run_all(work: Callable[[T], R], items: Sequence[T], workers: int, scheduler:
         One result for each item.
 
     Raises:
-        UserError: a process was killed; or the scheduler's address is none, nobody answers there, it has no workers,
-            one of them lacks the project, or the package ``distributed`` isn't installed.
+        UserError: a process was killed; or the scheduler's address is invalid, no scheduler answers there, it has no
+            workers, a worker lacks the project, or the package ``distributed`` isn't installed.
         Exception: what ``work`` raised.
     """
-    if scheduler is not None:
-        yield from _run_on_cluster(work, items, scheduler)
-    elif workers == 1 or len(items) <= 1:
+    if scheduler is None and (workers == 1 or len(items) <= 1):
         yield from map(work, items)
-    else:
-        yield from _run_in_processes(work, items, min(workers, len(items)))
+        return
+    pool = _processes(min(workers, len(items))) if scheduler is None else _cluster(scheduler, (work, items[:1]))
+    with pool as (executor, check_workers):
+        pending = {executor.submit(work, item) for item in items}
+        while pending:
+            done, pending = wait(pending, PATIENCE_SECONDS, FIRST_COMPLETED)
+            if not done:  # slow work, or nobody left to do it
+                check_workers()
+            for future in done:
+                yield future.result()
 
 
-def _run_in_processes(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
+# An executor, and what raises UserError where none of its workers is left.
+Pool = tuple[Executor, Callable[[], None]]
 
-    # Spawned, as a fork of a process in which torch runs threads can hang.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Pool]:
+    """Processes of this machine; spawned, as a fork of a process in which torch runs threads can hang."""
+    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
     try:
-        for future in as_completed([pool.submit(work, item) for item in items]):
-            yield future.result()
+        yield executor, lambda: None
     except BrokenProcessPool:
         raise UserError(f"a worker process was killed (out of memory?); lower --workers, now {workers}") from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        executor.shutdown(cancel_futures=True)
 
 
-def _run_on_cluster(work: Callable[[T], R], items: Sequence[T], address: str) -> Iterator[R]:
+@contextmanager
+def _cluster(address: str, sample: object) -> Iterator[Pool]:
+    """The workers of a Dask scheduler, once a sample of the work was unpickled by all of them."""
     _check_address(address)
     try:
         from distributed import KilledWorker
@@ -82,16 +94,10 @@ def _run_on_cluster(work: Callable[[T], R], items: Sequence[T], address: str) ->
 
     with silence_logging_cmgr(logging.CRITICAL), closing(_connect(address)) as client:
         _await_worker(client, address)
-        _check_imports(client, address, pickle.dumps((work, items[:1])))
-        pool = client.get_executor(pure=False)
+        _check_imports(client, address, pickle.dumps(sample))
+        executor = client.get_executor(pure=False)
         try:
-            pending = {pool.submit(work, item) for item in items}
-            while pending:
-                done, pending = wait(pending, PATIENCE_SECONDS, FIRST_COMPLETED)
-                if not done:  # slow work, or nobody left to do it: Dask would wait forever
-                    _await_worker(client, address)
-                for future in done:
-                    yield future.result()
+            yield executor, lambda: _await_worker(client, address)
         except CancelledError:
             raise UserError(
                 f"{address}: the Dask scheduler went away; start it and its workers again, and repeat"
@@ -102,11 +108,11 @@ def _run_on_cluster(work: Callable[[T], R], items: Sequence[T], address: str) ->
                 "start `dask worker` with more memory or fewer threads"
             ) from None
         finally:
-            pool.shutdown(wait=False)
+            executor.shutdown(wait=False)
 
 
 def _check_address(address: str) -> None:
-    """Raise UserError where no Dask scheduler can be behind the address: Dask waits forever for other servers."""
+    """Raise UserError if no Dask scheduler can be at the address; Dask would wait forever for another server."""
     match = ADDRESS.fullmatch(address)
     if match is None or not 0 < int(match["port"]) < 2**16:
         raise UserError(f"{address!r} is no scheduler's address; give what `dask scheduler` prints: tcp://HOST:PORT")
@@ -130,7 +136,7 @@ def _connect(address: str) -> Client:
 
     try:
         return Client(address, timeout=PATIENCE_SECONDS, set_as_default=False)
-    except Exception as error:  # whatever it is, there is no connection
+    except Exception as error:  # whatever the reason, there is no connection
         reason = " ".join(str(error).split())
         raise UserError(
             f"{address}: no Dask scheduler answers ({reason}); start `dask scheduler`, or correct the address"
@@ -147,7 +153,7 @@ def _await_worker(client: Client, address: str) -> None:
 
 
 def _check_imports(client: Client, address: str, pickled: bytes) -> None:
-    """Unpickle the work everywhere once: a Dask worker that fails to do so dies without a word."""
+    """Unpickle the work once on the scheduler and every worker: a worker that fails to do so later exits silently."""
     try:
         client.run_on_scheduler(pickle.loads, pickled)
         client.run(pickle.loads, pickled)

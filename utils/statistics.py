@@ -1,14 +1,13 @@
 """Statistics of a VerSe folder or an H5: ``python -m utils.statistics --data_path ROOT|H5 --output FOLDER``.
 
-``FOLDER`` gets ``statistics.json`` (summary, outliers by the rules of ``utils.outliers``, a row for each case, cases
-that can't be read) and pictures: ``grids.png``, ``intensities.png``, ``vertebrae.png``. Bone is where the mask is a
-vertebra; sacrum and coccyx count as outside.
+Writes ``statistics.json`` (summary, outliers by the rules of ``utils.dataset_facts.outliers``, a row for each case,
+cases that can't be read) and pictures to ``FOLDER``: ``grids.png``, ``intensities.png``, ``vertebrae.png``.
+"In bone" is where the mask is a vertebra; sacrum and coccyx count as outside.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -17,27 +16,30 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.misc import OneLineParser, run_command, write_json
+from utils.misc import OneLineParser, command, write_json
 from utils.pool import run_all
-from verse_utils.cases import find_cases
+from utils.resources import usable_cores
+from verse_utils.catalogue import list_cases
+from verse_utils.chosen import Chosen
+from verse_utils.editions import Edition, add_edition_argument
 from verse_utils.errors import UserError
 from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
 from verse_utils.names import SPLITS
 
 if TYPE_CHECKING:
-    from utils.case_facts import CaseFacts, FailedCase
+    from utils.dataset_facts.case_facts import CaseFacts, FailedCase
 
 _AXES = {"X": "left-right", "Y": "back-front", "Z": "down-up"}
 
 
 def gather(
-    data_path: Path, edition: int, workers: int, exclude: Iterable[str] = ()
+    data_path: Path, edition: Edition, workers: int, exclude: Iterable[str] = ()
 ) -> tuple[list[CaseFacts], list[FailedCase]]:
-    """Go over each case of a VerSe folder or an H5 once.
+    """Read each case of a VerSe folder or an H5 once.
 
     Args:
-        data_path: a folder with VerSe's dataset folders, or an H5 of ``preprocessing.py``.
-        edition: 19 or 20; of a folder only.
+        data_path: data in any layout of ``verse_utils.catalogue``, or an H5 of ``preprocessing.py``.
+        edition: 19, 20 or both; of a folder only.
         workers: processes.
         exclude: ids or subjects to leave out; of a folder only.
 
@@ -49,14 +51,16 @@ def gather(
     """
     from tqdm import tqdm
 
-    from utils.case_facts import FailedCase, facts_or_failure, scan_facts, stored_facts
+    from utils.dataset_facts.case_facts import FailedCase, facts_or_failure, scan_facts, stored_facts
 
     cases: Sequence[Any]
     read: Callable[[Any], CaseFacts]
-    if data_path.suffix == ".h5" or data_path.is_file():
+    if data_path.suffix == ".h5" or (data_path.is_file() and data_path.suffix != ".csv"):
         cases, read = _stored_names(data_path), partial(stored_facts, h5_path=data_path)
     else:
-        cases, read = find_cases(data_path, edition, exclude), scan_facts
+        chosen = Chosen(exclude=exclude)
+        cases, read = list_cases([data_path], edition, chosen), scan_facts
+        chosen.check_used(data_path)
     results = run_all(partial(facts_or_failure, read=read), cases, workers)
     facts, failures = [], []
     for result in tqdm(results, total=len(cases), desc="statistics", unit="case"):
@@ -71,8 +75,8 @@ def gather(
 
 
 def _stored_names(h5_path: Path) -> list[Any]:
-    from utils.case_facts import StoredName
-    from utils.h5_cases import H5Cases
+    from utils.dataset_facts.case_facts import StoredName
+    from utils.files.h5_cases import H5Cases
 
     store = H5Cases(h5_path)
     names = [StoredName(split, case_id) for split in SPLITS for case_id in store.case_ids(split)]
@@ -88,7 +92,7 @@ def summarise(cases: Sequence[CaseFacts]) -> dict[str, Any]:
         Counts by split, the spread of grids, ``levels`` (for each vertebra that is seen: scans, patients, volumes),
         and histograms of HU (voxels in each bin, by split).
     """
-    from utils.case_facts import BIN_HU, FIRST_EDGE_HU, histograms
+    from utils.dataset_facts.case_facts import BIN_HU, FIRST_EDGE_HU, histograms
 
     def spread_by_axis(name: str) -> dict[str, dict[str, float]]:
         return {axis: _spread([getattr(case, name)[at] for case in cases]) for at, axis in enumerate(_AXES)}
@@ -162,7 +166,7 @@ def case_row(case: CaseFacts) -> dict[str, Any]:
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """Print what fits a screen."""
+    """Print the most important numbers as two tables."""
     columns = ("scans", "patients", "vertebrae", "scans_with_centroids")
     print(f"{'':30}" + "".join(f"{column.removeprefix('scans_').replace('_', ' '):>16}" for column in columns))
     for split, row in summary["by_split"].items():
@@ -192,17 +196,15 @@ def _grouped(quantities: Iterable[str]) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = OneLineParser(prog="python -m utils.statistics", description="Statistics and outliers of a data set.")
+    parser = OneLineParser(description="Statistics and outliers of a data set.")
     add = parser.add_argument
     add("--data_path", type=Path, required=True, help="a VerSe folder, or an H5 of preprocessing.py")
     add("--output", type=Path, required=True, help="folder of statistics.json and the pictures")
-    add(
-        "--dataset_edition", type=int, choices=(19, 20), default=19, help="of a folder: VerSe19 or VerSe20 (default 19)"
-    )
+    add_edition_argument(parser, "of a folder: VerSe19 or VerSe20, or both as one data set (default 19)")
     add("--exclude", nargs="+", default=(), metavar="ID", help="of a folder: case ids or subjects to leave out")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    add("--workers", type=int, help="processes (default: one per core)")
     arguments = parser.parse_args()
-    if arguments.workers < 1:
+    if arguments.workers is not None and arguments.workers < 1:
         parser.error("--workers must be positive")
     if arguments.exclude and arguments.data_path.is_file():
         parser.error("--exclude is for folders; leave the cases out of the H5 with preprocessing.py --exclude")
@@ -211,16 +213,18 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
+@command
 def main() -> None:
-    """Write statistics and pictures, and print the short of it; exit code 1 where a case can't be read."""
+    """Write statistics and pictures, and print a summary; exit code 1 if a case can't be read."""
     arguments = parse_arguments()
-    cases, failures = gather(arguments.data_path, arguments.dataset_edition, arguments.workers, arguments.exclude)
+    workers = arguments.workers or usable_cores()
+    cases, failures = gather(arguments.data_path, arguments.dataset_edition, workers, arguments.exclude)
     for failure in failures:
         print(f"error: {failure.error}", file=sys.stderr)
     if not cases:
         raise UserError(f"{arguments.data_path}: none of its {len(failures)} cases can be read")
-    from utils.outliers import FEWEST_VALUES, find_outliers
-    from utils.statistics_figures import draw_grids, draw_intensities, draw_vertebrae
+    from utils.dataset_facts.figures import draw_grids, draw_intensities, draw_vertebrae
+    from utils.dataset_facts.outliers import FEWEST_VALUES, find_outliers
     from utils.visualize import save_figure
 
     outliers, not_judged = find_outliers(cases)
@@ -252,4 +256,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -1,16 +1,15 @@
-"""Pictures: planes through the spine, straight and along its line, and training curves. Works without a display."""
+"""Pictures that need no display: slices through the spine, straight or along its line, and training curves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utils.constants import SLAB_SLICES
-from utils.curved_reformat import CentreLine, Plane, centre_line, straightened
+from utils.geometry.curved_reformat import CentreLine, Plane, centre_line, straightened
 from utils.misc import written_aside
 
 if TYPE_CHECKING:
@@ -19,20 +18,18 @@ if TYPE_CHECKING:
 
 # A window for bone: dark soft tissue, cortical bone near white.
 BONE_WINDOW_HU = (-200.0, 900.0)
-# Categorical colours of target and prediction that colour-blind readers can tell apart (Okabe and Ito 2008).
-TARGET_COLOUR = "#56B4E9"
+# Colours of reference and prediction that colour-blind readers can tell apart (Okabe and Ito 2008).
+REFERENCE_COLOUR = "#56B4E9"
 PREDICTION_COLOUR = "#E69F00"
-# Greatest width in pixels and quality of a JPEG, from the best to the least that shows an outline.
-_JPEG_STEPS = ((1080, 88), (1080, 75), (900, 70), (720, 65), (600, 55), (480, 45), (400, 35))
 
-# Plane name, axis that it cuts; of the other two the first runs right and the second up in the picture.
+# Plane -> the axis that it cuts. Of the other two, the first runs to the right in the picture, the second upwards.
 _PLANES = (("sagittal", 0), ("coronal", 1), ("axial", 2))
-# What is shown around the spine's line, in mm: behind and before it, left and right of it.
+# What is shown around the spine's line, in mm: behind and in front of it, left and right of it.
 _REACH_MM: dict[Plane, tuple[int, int]] = {"sagittal": (85, 45), "coronal": (65, 65)}
 
 
 def planes_through(weight: np.ndarray) -> tuple[int, int, int]:
-    """The three indices at which planes hold most of a mask or heatmap; the middle of the box where it is empty.
+    """Indices along X, Y, Z of the planes with most of a mask or heatmap; the middle of the grid where it is empty.
 
     Args:
         weight: (X, Y, Z), not negative.
@@ -59,8 +56,8 @@ def draw_planes(
     Args:
         image_hu: (X, Y, Z), HU.
         spacing_mm: along X, Y, Z.
-        through: (X, Y, Z) mask or heatmap that tells where the planes go.
-        rows: row title -> {"outline in this matplotlib colour": (X, Y, Z) mask, or "heatmap": (X, Y, Z) in [0, 1]}.
+        through: (X, Y, Z) mask or heatmap; the planes go where most of it is.
+        rows: row title -> {a matplotlib colour: (X, Y, Z) mask to outline in it, or "heatmap": (X, Y, Z) in [0, 1]}.
         title: of the whole picture.
     """
     from matplotlib.figure import Figure
@@ -80,7 +77,14 @@ def draw_planes(
     return figure
 
 
-def _draw_plane(ax: Axes, image_hu, spacing_mm, axis: int, index: int, overlays: Mapping[str, np.ndarray]) -> None:
+def _draw_plane(
+    ax: Axes,
+    image_hu: np.ndarray,
+    spacing_mm: Sequence[float],
+    axis: int,
+    index: int,
+    overlays: Mapping[str, np.ndarray],
+) -> None:
     across, up = (other for other in range(3) if other != axis)
 
     def plane(volume: np.ndarray) -> np.ndarray:
@@ -97,19 +101,19 @@ def _draw_plane(ax: Axes, image_hu, spacing_mm, axis: int, index: int, overlays:
             )
         elif values.min() < 0.5 <= values.max():
             ax.contour(values, levels=[0.5], colors=[key], linewidths=0.8)
-    if axis != 0:  # as radiologists look at it: the patient's right is on the left
+    if axis != 0:  # the radiological view: the patient's right is on the left of the picture
         ax.invert_xaxis()
     ax.set_xticks([])
     ax.set_yticks([])
 
 
 def draw_mask(image_hu: np.ndarray, spacing_mm: Sequence[float], mask: np.ndarray, title: str) -> Figure:
-    """Draw a found mask: three planes through it, and the scan's projection from the front, all with its outline.
+    """Draw a predicted mask's outline on three planes through it, and on the scan's projection from the front.
 
     Args:
-        image_hu: (X, Y, Z), HU; an array, or a volume of ``Scratch``.
+        image_hu: (X, Y, Z), HU; an array, or a volume on disk (``Scratch``).
         spacing_mm: along X, Y, Z.
-        mask: (X, Y, Z), 0 where nothing was found; likewise.
+        mask: (X, Y, Z), 0 outside; an array, or a volume on disk.
         title: of the whole picture.
     """
     from matplotlib.figure import Figure
@@ -136,7 +140,7 @@ def _seen_from_front(volume: np.ndarray) -> np.ndarray:
 
 
 def _slabs(volume: np.ndarray) -> list[slice]:
-    """Slabs along Z that make up a volume, which may lie on disk."""
+    """Slices of Z that divide a volume into slabs, as a volume on disk may not fit the memory."""
     return [slice(first, first + SLAB_SLICES) for first in range(0, volume.shape[2], SLAB_SLICES)]
 
 
@@ -144,55 +148,64 @@ def draw_comparison(
     image_hu: np.ndarray,
     spacing_mm: Sequence[float],
     prediction: np.ndarray,
-    target: np.ndarray,
+    reference: np.ndarray,
     title: str,
 ) -> Figure:
     """Draw a test case: the spine straightened, from the side and from the front, and two axial planes.
 
-    What is false is filled in the colour of the mask that has it alone; both masks have their outline. Axial planes:
-    the middle of the masks, and where most voxels are false. Axes are mm along the spine's line (see
-    ``utils.curved_reformat``) and mm off it; the line is the true mask's, or the prediction's where that is empty.
+    Both masks are outlined. Voxels of only one mask are false, and filled in the colour of that mask. The axial planes
+    go through the middle of the masks, and where most voxels are false. Axes are mm along the spine's line (see
+    ``utils.geometry.curved_reformat``) and mm from it; the line is that of the reference mask, or of the prediction
+    where the reference is empty.
 
     Args:
         image_hu: (X, Y, Z), HU.
         spacing_mm: along X, Y, Z.
         prediction: (X, Y, Z) mask, 0 outside.
-        target: (X, Y, Z) true mask, 0 outside.
+        reference: (X, Y, Z) mask, 0 outside.
         title: of the whole picture.
     """
     from matplotlib.figure import Figure
 
-    found, truth = prediction > 0, target > 0
-    line = centre_line(truth if truth.any() else found, spacing_mm)
-    tallest_mm = max(len(line.points_mm), 340)  # two axial planes and their titles need as much beside it
+    prediction, reference = prediction > 0, reference > 0
+    line = centre_line(reference if reference.any() else prediction, spacing_mm)
+    tallest_mm = max(len(line.points_mm), 340)  # the two axial planes beside it need that much
     width_mm = 3 * sum(_REACH_MM["coronal"])
     figure = Figure(figsize=(9.0 * width_mm / tallest_mm + 2.0, 10.2), layout="constrained")
     grid = figure.add_gridspec(2, 3)
     figure.suptitle(title, fontsize=10)
-    heights = _axial_planes_of(found, truth)
+    heights = _axial_planes_of(prediction, reference)
     for column, plane in enumerate(_REACH_MM):
         ax = figure.add_subplot(grid[:, column])
-        _draw_straightened(ax, image_hu, spacing_mm, line, plane, found, truth)
+        _draw_straightened(ax, image_hu, spacing_mm, line, plane, prediction, reference)
         for index in heights.values():
             ax.axhline(line.length_at(index * spacing_mm[2]), color="white", linewidth=0.6, linestyle="--", alpha=0.7)
     for row, (name, index) in enumerate(heights.items()):
-        _draw_axial(figure.add_subplot(grid[row, 2]), image_hu, spacing_mm, line, index, found, truth, name)
+        _draw_axial(figure.add_subplot(grid[row, 2]), image_hu, spacing_mm, line, index, prediction, reference, name)
     _add_legend(figure)
     return figure
 
 
-def _axial_planes_of(found: np.ndarray, truth: np.ndarray) -> dict[str, int]:
-    """Name -> index along Z of the axial planes that are worth a look."""
-    false_vox = (found != truth).sum(axis=(0, 1))
-    held = np.flatnonzero((found | truth).any(axis=(0, 1)))
-    middle = int(held[len(held) // 2]) if len(held) else found.shape[2] // 2
+def _axial_planes_of(prediction: np.ndarray, reference: np.ndarray) -> dict[str, int]:
+    """Name -> index along Z of the axial planes to show."""
+    false_vox = (prediction != reference).sum(axis=(0, 1))
+    held = np.flatnonzero((prediction | reference).any(axis=(0, 1)))
+    middle = int(held[len(held) // 2]) if len(held) else prediction.shape[2] // 2
     return {"middle": middle, "most false": int(false_vox.argmax()) if false_vox.any() else middle}
 
 
-def _draw_straightened(ax: Axes, image_hu, spacing_mm, line: CentreLine, plane: Plane, found, truth) -> None:
+def _draw_straightened(
+    ax: Axes,
+    image_hu: np.ndarray,
+    spacing_mm: Sequence[float],
+    line: CentreLine,
+    plane: Plane,
+    prediction: np.ndarray,
+    reference: np.ndarray,
+) -> None:
     reach_mm = _REACH_MM[plane]
     image = straightened(image_hu, spacing_mm, line, plane, reach_mm, fill=float(image_hu.min()))
-    masks = [straightened(mask, spacing_mm, line, plane, reach_mm, fill=0, nearest=True) for mask in (found, truth)]
+    masks = [straightened(m, spacing_mm, line, plane, reach_mm, fill=0, nearest=True) for m in (prediction, reference)]
     extent_mm = (-reach_mm[0] - 0.5, reach_mm[1] + 0.5, -0.5, len(image) - 0.5)
     _draw_errors(ax, extent_mm, image, *masks)
     if plane == "sagittal":
@@ -203,12 +216,21 @@ def _draw_straightened(ax: Axes, image_hu, spacing_mm, line: CentreLine, plane: 
     ax.set_title(f"{plane}, along the spine", fontsize=8)
 
 
-def _draw_axial(ax: Axes, image_hu, spacing_mm, line: CentreLine, index: int, found, truth, name: str) -> None:
+def _draw_axial(
+    ax: Axes,
+    image_hu: np.ndarray,
+    spacing_mm: Sequence[float],
+    line: CentreLine,
+    index: int,
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    name: str,
+) -> None:
     x_mm, y_mm, _ = line.points_mm[line.length_at(index * spacing_mm[2])]
     sides_mm = [(n - 0.5) * s for n, s in zip(image_hu.shape, spacing_mm, strict=True)]
     extent_mm = (-spacing_mm[0] / 2 - x_mm, sides_mm[0] - x_mm, -spacing_mm[1] / 2 - y_mm, sides_mm[1] - y_mm)
-    _draw_errors(ax, extent_mm, *(volume[..., index].T for volume in (image_hu, found, truth)))
-    false_mm2 = int((found[..., index] != truth[..., index]).sum()) * spacing_mm[0] * spacing_mm[1]
+    _draw_errors(ax, extent_mm, *(volume[..., index].T for volume in (image_hu, prediction, reference)))
+    false_mm2 = int((prediction[..., index] != reference[..., index]).sum()) * spacing_mm[0] * spacing_mm[1]
     height_mm = line.length_at(index * spacing_mm[2])
     ax.set_title(f"axial at {height_mm} mm, {name}:\n{false_mm2:.0f} mm² false", fontsize=8)
     (left, right), (behind, before) = _REACH_MM["coronal"], _REACH_MM["sagittal"]
@@ -216,18 +238,24 @@ def _draw_axial(ax: Axes, image_hu, spacing_mm, line: CentreLine, index: int, fo
     _name_sides(ax, "R", "L", "P", "A")
 
 
-def _draw_errors(ax: Axes, extent_mm: tuple[float, float, float, float], image, found, truth) -> None:
-    """Draw (rows, columns) of an image and two masks: outlines of both, and filled what only one of them has."""
+def _draw_errors(
+    ax: Axes,
+    extent_mm: tuple[float, float, float, float],
+    image: np.ndarray,
+    prediction: np.ndarray,
+    reference: np.ndarray,
+) -> None:
+    """Draw an image and two masks, each (rows, columns): outlines of both, and filled where only one of them is."""
     from matplotlib.colors import to_rgba
 
     low, high = BONE_WINDOW_HU
     where: dict[str, Any] = {"origin": "lower", "extent": extent_mm, "interpolation": "nearest"}
     ax.imshow(image, cmap="gray", vmin=low, vmax=high, **where)
-    colours = np.zeros((*found.shape, 4))
-    colours[found & ~truth] = to_rgba(PREDICTION_COLOUR, 0.55)
-    colours[truth & ~found] = to_rgba(TARGET_COLOUR, 0.55)
+    colours = np.zeros((*prediction.shape, 4))
+    colours[prediction & ~reference] = to_rgba(PREDICTION_COLOUR, 0.55)
+    colours[reference & ~prediction] = to_rgba(REFERENCE_COLOUR, 0.55)
     ax.imshow(colours, **where)
-    for mask, colour in ((truth, TARGET_COLOUR), (found, PREDICTION_COLOUR)):
+    for mask, colour in ((reference, REFERENCE_COLOUR), (prediction, PREDICTION_COLOUR)):
         if mask.any() and not mask.all():
             ax.contour(mask, levels=[0.5], colors=[colour], linewidths=0.8, origin="lower", extent=extent_mm)
 
@@ -247,9 +275,9 @@ def _add_legend(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
     entries = [
-        Line2D([], [], color=TARGET_COLOUR, label="truth"),
+        Line2D([], [], color=REFERENCE_COLOUR, label="reference"),
         Line2D([], [], color=PREDICTION_COLOUR, label="prediction"),
-        Patch(color=TARGET_COLOUR, alpha=0.55, label="false negative"),
+        Patch(color=REFERENCE_COLOUR, alpha=0.55, label="false negative"),
         Patch(color=PREDICTION_COLOUR, alpha=0.55, label="false positive"),
         Line2D([], [], color="grey", linewidth=0.8, linestyle="--", label="axial planes"),
     ]
@@ -263,7 +291,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], score_name: str) -> Figu
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     loss_ax, score_ax = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    for name, colour in (("train_loss", TARGET_COLOUR), ("validation_loss", PREDICTION_COLOUR)):
+    for name, colour in (("train_loss", REFERENCE_COLOUR), ("validation_loss", PREDICTION_COLOUR)):
         loss_ax.plot(epochs, [row[name] for row in history], color=colour, label=name.replace("_", " "))
     loss_ax.set(xlabel="epoch", ylabel="loss")
     loss_ax.legend(frameon=False)
@@ -276,22 +304,3 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     with written_aside(path) as aside:
         figure.savefig(aside, format="png", dpi=120)
-
-
-def jpeg_within(path: Path, most_bytes: int) -> bytes | None:
-    """A picture as JPEG of at most so many bytes, as large and clear as they allow; None where it can't be legible."""
-    from PIL import Image
-
-    with Image.open(path) as opened:
-        # Transparent parts become white, as the figures' paper is.
-        picture = Image.new("RGB", opened.size, "white")
-        picture.paste(opened.convert("RGBA"), mask=opened.convert("RGBA").getchannel("A"))
-    for width, quality in _JPEG_STEPS:
-        smaller = picture.copy()
-        smaller.thumbnail((width, width * 4), Image.Resampling.LANCZOS)
-        buffer = BytesIO()
-        # No chroma subsampling: it blurs coloured outlines.
-        smaller.save(buffer, "JPEG", quality=quality, subsampling=0)
-        if buffer.tell() <= most_bytes:
-            return buffer.getvalue()
-    return None
