@@ -1,1 +1,1 @@
-"""What happens to a subject between the H5 and the network."""
+"""Transforms of a subject between the H5 and the network."""

@@ -1,25 +1,29 @@
-"""Presets of the localiser: raw labels to a heatmap of the spine."""
+"""The localiser's transforms: from raw labels to a heatmap of the spine."""
 
 from __future__ import annotations
 
 import torchio as tio
 
 from data_transforms.classes.heatmap_from_labels import HeatmapFromLabels
-from data_transforms.classes.remap_labels import RemapLabels
+from data_transforms.classes.labels_to_classes import LabelsToClasses
 from data_transforms.classes.scale_hu import ScaleHU
 from data_transforms.presets import Presets, intensity_augmentation, spatial_augmentation
-from verse_utils.labels import LABEL_TABLES
+from verse_utils.labels import LABEL_SCHEMES
 
 
 def heatmap_presets(mode: str = "distance") -> Presets:
     """Transforms of subjects with ``image`` in HU and ``label`` with raw VerSe labels.
 
-    Afterwards ``image`` is scaled float32, ``heatmap`` float32 in [0, 1] and ``label`` 1 on every vertebra.
+    Afterwards ``image`` is scaled float32, ``heatmap`` float32 in [0, 1] and ``label`` 1 on the foreground.
 
     Args:
         mode: of ``HeatmapFromLabels``.
     """
-    target = [HeatmapFromLabels(mode, copy=False), RemapLabels(LABEL_TABLES["binary"], copy=False), ScaleHU(copy=False)]
+    target = [
+        HeatmapFromLabels(mode, copy=False),
+        LabelsToClasses(LABEL_SCHEMES["binary"].class_of, copy=False),
+        ScaleHU(copy=False),
+    ]
     return Presets(
         train=tio.Compose([*spatial_augmentation(), *target, *_of_the_image(intensity_augmentation())], copy=False),
         evaluate=tio.Compose(target, copy=False),
@@ -27,7 +31,7 @@ def heatmap_presets(mode: str = "distance") -> Presets:
 
 
 def _of_the_image(transforms: list[tio.Transform]) -> list[tio.Transform]:
-    """Keep intensity transforms off the heatmap, which torchio takes for an image too."""
+    """Apply intensity transforms to the image only; torchio would apply them to the heatmap too."""
     for transform in transforms:
         transform.include = ["image"]
     return transforms

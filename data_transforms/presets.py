@@ -1,4 +1,4 @@
-"""A pair of transforms, and the augmentation that both tasks share."""
+"""A pair of presets, and the augmentation that both tasks share."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Presets(NamedTuple):
 def spatial_augmentation() -> list[tio.Transform]:
     """Flips, rotation and scaling of images in HU and raw labels.
 
-    Only left–right flips (axis 0 of RAS), as bodies are symmetric in no other direction. Rotation and scaling cost most
-    of an epoch's preparation, so they come to a quarter of the patches.
+    Flips are left–right only (axis 0 of RAS), because the body is symmetric in no other direction. Rotation and scaling
+    take most of the time in which patches are prepared, so they are applied to a quarter of the patches.
     """
     return [
         tio.RandomFlip(axes=(0,), flip_probability=0.5, copy=False),
@@ -29,7 +29,7 @@ def spatial_augmentation() -> list[tio.Transform]:
 
 
 def intensity_augmentation() -> list[tio.Transform]:
-    """Other scanners, kernels and doses, for images after ``ScaleHU`` (units of 1000 HU)."""
+    """Simulate other scanners, kernels and doses in images after ``ScaleHU`` (in units of 1000 HU)."""
     return [
         tio.RandomAnisotropy(downsampling=(1.5, 3), p=0.1, copy=False),
         tio.RandomBlur(std=(0.3, 1.0), p=0.1, copy=False),

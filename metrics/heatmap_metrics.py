@@ -1,86 +1,121 @@
-"""How well a heatmap, and the box that follows from it, find the spine.
-
-All take (X, Y, Z) float prediction and target in [0, 1], the spine's bool mask, and the spacing in mm. The predicted
-box holds the heatmap above ``BOX_THRESHOLD``; the true box holds the spine's mask.
-"""
+"""How well a heatmap, and the box around the spine that follows from it, agree with their reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
-from utils.boxes import Box, mask_box
-from utils.components import large_components
+from metrics.metric import MetricTable, Pair, WhenEmpty
+from utils.geometry.boxes import Box, mask_box
+from utils.geometry.components import large_components
 
 # A distance heatmap falls below it between 1 and 2 voxels off the spine, so the box of a perfect one has a margin of 1.
 BOX_THRESHOLD = 0.3
-# Blobs with fewer voxels than this share of the largest are taken for noise; a spine that the field of view breaks
-# up keeps its parts.
+# Connected components with fewer voxels than this share of the largest one are noise; a spine that the field of view
+# divides keeps its parts.
 LEAST_COMPONENT_SHARE = 0.1
 
 
-def heatmap_box(heatmap: np.ndarray) -> Box | None:
-    """The smallest box around the spine in a heatmap; None where there is none."""
-    return mask_box(spine_in_heatmap(heatmap))
-
-
 def spine_in_heatmap(heatmap: np.ndarray) -> np.ndarray:
-    """The large blobs of a heatmap (X, Y, Z) that lie above the threshold: (X, Y, Z) bool."""
+    """The large connected components of a heatmap (X, Y, Z) above the threshold: (X, Y, Z) bool."""
     return large_components(heatmap >= BOX_THRESHOLD, least_share=LEAST_COMPONENT_SHARE)
 
 
-def measure_heatmaps(
-    prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]
-) -> dict[str, float]:
-    """All metrics below."""
-    functions = (mae, rmse, r2, box_iou, spine_in_box, box_centre_error_mm)
-    return {function.__name__: function(prediction, target, mask, spacing_mm) for function in functions}
+class HeatmapPair(Pair):
+    """A predicted heatmap and its reference, and the boxes around the spine: one is empty where it has no box.
+
+    Args:
+        prediction, reference: (X, Y, Z) float in [0, 1].
+        mask: (X, Y, Z) bool, the spine's reference mask; the reference box holds it.
+        spacing_mm: of the grid, along X, Y, Z.
+    """
+
+    def __init__(
+        self, prediction: np.ndarray, reference: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]
+    ) -> None:
+        self.prediction, self.reference, self.mask = prediction, reference, mask
+        self.shape, self.spacing_mm = mask.shape, spacing_mm
+
+    @property
+    def are_empty(self) -> tuple[bool, bool]:
+        return self.predicted_box is None, self.reference_box is None
+
+    @cached_property
+    def predicted_box(self) -> Box | None:
+        """The smallest box around the spine in the predicted heatmap; None where there is none."""
+        return mask_box(spine_in_heatmap(self.prediction))
+
+    @cached_property
+    def reference_box(self) -> Box | None:
+        """The smallest box around the spine's reference mask; None where it is empty."""
+        return mask_box(self.mask)
+
+    @property
+    def boxes(self) -> tuple[Box, Box]:
+        """Both boxes, of metrics for which neither may be missing."""
+        assert self.predicted_box is not None and self.reference_box is not None
+        return self.predicted_box, self.reference_box
 
 
-def mae(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Mean absolute error, in [0, 1]."""
-    return float(np.abs(prediction - target).mean(dtype=np.float64))
+HEATMAP_METRICS = MetricTable(HeatmapPair)
+
+# These compare the heatmaps' values, whether or not a box follows from them.
+_computed = {"both_empty": WhenEmpty.COMPUTED, "one_empty": WhenEmpty.COMPUTED}
 
 
-def rmse(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Root of the mean squared error, in [0, 1]."""
-    return float(np.sqrt(np.square(prediction - target).mean(dtype=np.float64)))
+@HEATMAP_METRICS.metric("MAE", higher_is_better=False, scale="0 to 1", **_computed)
+def mae(pair: HeatmapPair) -> float:
+    """Mean absolute error of the heatmap's values."""
+    return float(np.abs(pair.prediction - pair.reference).mean(dtype=np.float64))
 
 
-def r2(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Coefficient of determination, at most 1; a constant target: 1 if it is met exactly, else 0."""
-    residual = np.square(prediction - target).sum(dtype=np.float64)
-    variation = np.square(target - target.mean(dtype=np.float64)).sum(dtype=np.float64)
+@HEATMAP_METRICS.metric("RMSE", higher_is_better=False, scale="0 to 1", **_computed)
+def rmse(pair: HeatmapPair) -> float:
+    """Root of the mean squared error of the heatmap's values."""
+    return float(np.sqrt(np.square(pair.prediction - pair.reference).mean(dtype=np.float64)))
+
+
+@HEATMAP_METRICS.metric("R²", scale="at most 1", **_computed)
+def r2(pair: HeatmapPair) -> float:
+    """Share of the heatmap's variation that is explained; 0 is no better than its mean.
+
+    Where the reference doesn't vary: 1 if it is met exactly, else 0.
+    """
+    reference = pair.reference
+    residual = np.square(pair.prediction - reference).sum(dtype=np.float64)
+    variation = np.square(reference - reference.mean(dtype=np.float64)).sum(dtype=np.float64)
     return float(1 - residual / variation) if variation else float(residual == 0)
 
 
-def box_iou(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Overlap of the predicted and the true box over their union, in [0, 1]; no box in both: 1, in one: 0."""
-    found, true = heatmap_box(prediction), mask_box(mask)
-    if found is None or true is None:
-        return float(found is true)
-    common = Box(np.maximum(found.start, true.start), np.minimum(found.stop, true.stop)).volume_vox
-    return common / (found.volume_vox + true.volume_vox - common)
+@HEATMAP_METRICS.metric("Box IoU", is_main=True)
+def box_iou(pair: HeatmapPair) -> float:
+    """The volume that the predicted and the reference box share, over the volume that either holds."""
+    found, reference = pair.boxes
+    shared = Box(np.maximum(found.start, reference.start), np.minimum(found.stop, reference.stop)).volume_vox
+    return shared / (found.volume_vox + reference.volume_vox - shared)
 
 
-def spine_in_box(prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Share of the spine's voxels inside the predicted box, in [0, 1]; no spine: 1, no box: 0."""
-    size = int(mask.sum())
-    if not size:
+@HEATMAP_METRICS.metric("Spine in box", one_empty=WhenEmpty.COMPUTED, is_main=True)
+def spine_in_box(pair: HeatmapPair) -> float:
+    """Share of the spine that lies in the predicted box; 1 where there is no spine, 0 where there is only no box."""
+    if pair.reference_box is None:
         return 1.0
-    found = heatmap_box(prediction)
-    return int(mask[found.slices].sum()) / size if found else 0.0
+    found = pair.predicted_box
+    return np.count_nonzero(pair.mask[found.slices]) / np.count_nonzero(pair.mask) if found else 0.0
 
 
-def box_centre_error_mm(
-    prediction: np.ndarray, target: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]
-) -> float:
-    """Distance between the centres of both boxes in mm; no box in both: 0, in one: the diagonal of the grid."""
-    found, true = heatmap_box(prediction), mask_box(mask)
-    if found is None and true is None:
-        return 0.0
-    if found is None or true is None:
-        return float(np.linalg.norm(np.array(mask.shape) * np.array(spacing_mm)))
-    apart_vox = (found.start + found.stop - true.start - true.stop) / 2
-    return float(np.linalg.norm(apart_vox * np.array(spacing_mm)))
+@HEATMAP_METRICS.metric(
+    "Box centre error",
+    unit="mm",
+    higher_is_better=False,
+    both_empty=0.0,
+    one_empty=WhenEmpty.GRID_DIAGONAL,
+    is_main=True,
+)
+def box_centre_error_mm(pair: HeatmapPair) -> float:
+    """Distance between the centres of the predicted and the reference box."""
+    found, reference = pair.boxes
+    apart_vox = (found.start + found.stop - reference.start - reference.stop) / 2
+    return float(np.linalg.norm(apart_vox * np.array(pair.spacing_mm)))

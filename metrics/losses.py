@@ -1,4 +1,8 @@
-"""Losses: logits and targets to a float32 scalar. The activation happens in here, and nowhere else in training."""
+"""Losses of logits and targets, as a float32 scalar. In training, sigmoid and softmax are applied only here.
+
+The loss of a batch is the mean of the losses of its items, so a batch of four patches teaches what four batches of one
+patch teach together.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Added to numerator and denominator of the Dice, as a share of the voxels. In a patch without bone, the loss of F false
-# voxels is F / (F + smoothing): with a smoothing of a voxel it is 1 for whatever is false, and such patches teach
-# nothing. With a thousandth of a 96³ patch, about a piece of rib, it grows with F, and bone elsewhere is unlearnt.
+# Added to numerator and denominator of the Dice, as a share of the voxels. In a patch without foreground, the loss of F
+# false positive voxels is F / (F + smoothing). With a smoothing of one voxel it is nearly 1 for any F, and its gradient
+# vanishes. With a thousandth of the voxels (885 in a patch of 96³, about a piece of rib) it grows with F, and false
+# positives are unlearnt.
 _SMOOTHING_SHARE = 1e-3
 
 
@@ -86,27 +91,28 @@ class BCE(nn.Module):
 class Dice(nn.Module):
     """1 - soft Dice of a mask (Milletari et al. 2016, arXiv:1606.04797, without their squares).
 
-    The batch is scored as one volume. With more than one channel the mean over the foreground classes.
+    Each item of the batch is scored by itself, several classes by the mean over them (not the background). Where
+    a target lacks a class, the loss is 0 if nothing is found, and grows with what is found.
     Logits (B, K, X, Y, Z), target (B, 1, X, Y, Z) class indices.
     """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Between 0 (perfect) and 1."""
+        """Mean over the items and classes, between 0 (perfect) and 1."""
         classes = logits.shape[1]
         if classes == 1:
-            probabilities, truth = torch.sigmoid(logits.float()), target.float()
+            probabilities, expected = torch.sigmoid(logits.float()), target.float()
         else:
             probabilities = torch.softmax(logits.float(), dim=1)[:, 1:]
-            truth = torch.cat([target == index for index in range(1, classes)], dim=1).float()
-        voxels = (0, 2, 3, 4)
-        overlap = (probabilities * truth).sum(voxels)
-        total = probabilities.sum(voxels) + truth.sum(voxels)
-        smoothing = _SMOOTHING_SHARE * target.numel()
+            expected = torch.cat([target == index for index in range(1, classes)], dim=1).float()
+        voxels = (2, 3, 4)
+        overlap = (probabilities * expected).sum(voxels)
+        total = probabilities.sum(voxels) + expected.sum(voxels)
+        smoothing = _SMOOTHING_SHARE * target[0].numel()
         return 1 - ((2 * overlap + smoothing) / (total + smoothing)).mean()
 
 
 class DiceCE(nn.Module):
-    """Sum of Dice and cross entropy, as nnU-Net has it (Isensee et al. 2021, 10.1038/s41592-020-01008-z)."""
+    """Sum of Dice and cross entropy, as in nnU-Net (Isensee et al. 2021, 10.1038/s41592-020-01008-z)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,14 +120,15 @@ class DiceCE(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Logits (B, K, X, Y, Z), target (B, 1, X, Y, Z) class indices."""
-        return self.dice(logits, target) + self.cross_entropy(logits, target)
+        loss: Tensor = self.dice(logits, target) + self.cross_entropy(logits, target)
+        return loss
 
 
 class DeepSupervision(nn.Module):
-    """Any of these losses at every resolution of which a network gives logits, and as it is for a single one.
+    """Weighted mean of a loss over all resolutions at which a network returns logits; of one, the loss itself.
 
-    Each level weighs half of the one before, and the weights add up to 1, as in nnU-Net (Isensee et al. 2021). The
-    target is brought to a level's size: class indices by their nearest neighbour, heatmaps by their mean.
+    Each level has half the weight of the one before, as in nnU-Net (Isensee et al. 2021). The target is resized to each
+    level: class indices by the nearest neighbour, heatmaps by the mean.
     """
 
     def __init__(self, loss: nn.Module) -> None:
@@ -144,5 +151,6 @@ def _resized(target: Tensor, shape: Sequence[int]) -> Tensor:
     return F.interpolate(target.float(), tuple(shape), mode=mode).to(target.dtype)
 
 
-HEATMAP_LOSSES: dict[str, type[nn.Module]] = {"MSE": MSE, "Wing": Wing, "AdaptiveWing": AdaptiveWing}
-MASK_LOSSES: dict[str, type[nn.Module]] = {"DiceCE": DiceCE, "Dice": Dice, "BCE": BCE}
+def build_loss(name: str) -> DeepSupervision:
+    """The loss of a name in ``utils.tasks.Task.losses``, which is that of its class."""
+    return DeepSupervision(globals()[name]())

@@ -1,7 +1,7 @@
-"""How well single vertebrae were found, by a mask that tells them apart or one that doesn't.
+"""How well single vertebrae were found and named.
 
-A binary mask falls into components (voxels that share a face belong together), which are held against the true
-vertebrae. Exactly, of a true vertebra:
+**Found.** A binary mask consists of connected components (voxels that share a face belong together), which are compared
+with the vertebrae of the reference. Exactly, of a vertebra of the reference:
 
 - A component **covers** it if it holds at least ``COVERED_SHARE`` of its voxels.
 - It is **found** if the mask holds at least ``FOUND_SHARE`` of its voxels, else **missed**.
@@ -11,24 +11,109 @@ vertebrae. Exactly, of a true vertebra:
 
 A component is **false** if it covers no vertebra and more than half of it lies outside all of them. A vertebra that the
 scan's end cuts is usually not labelled, so what was found of it counts as false.
+
+**Named.** VerSe's identification rate and localisation error (Sekuboyina et al. 2021, 10.1016/j.media.2021.102166,
+after Glocker et al. 2012). A vertebra of the reference is **identified** if the nearest of all predicted centroids to
+its own has the same label and lies no farther than ``MOST_MM``. The localisation error leaves out missed vertebrae.
+
+The challenge's published code asks from the other side, among the labels that both have: whether the nearest reference
+centroid to the predicted one bears its label. The two can differ where a centroid lies about as near to a neighbour's
+place as to its own, and where a false label lies nearer than the right one.
+
+Centroids here are the masks' centres of mass. The centres of vertebral bodies that VerSe lists lie 10 to 14 mm before
+them: compare like with like.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import nibabel as nib
 import numpy as np
 
+from metrics.metric import RatioMetric
 from verse_utils.labels import ANATOMICAL_ORDER
 
 FOUND_SHARE = 0.5
 # A tenth: crumbs at a vertebra's rim don't split it, a leak into its neighbour's joint doesn't merge them.
 COVERED_SHARE = 0.1
+MOST_MM = 20.0
+
+# Of binary masks; the columns are those of ``count_findings``.
+FINDING_METRICS = (
+    RatioMetric(
+        "found",
+        "Found",
+        "Share of the vertebrae of which at least half of the voxels were found",
+        part="found",
+        whole="vertebrae",
+    ),
+    RatioMetric(
+        "missed",
+        "Missed",
+        "Share of the vertebrae of which less than half of the voxels were found",
+        higher_is_better=False,
+        part="missed",
+        whole="vertebrae",
+    ),
+    RatioMetric(
+        "split",
+        "Split",
+        "Share of the vertebrae that were found in several connected components",
+        higher_is_better=False,
+        part="split",
+        whole="vertebrae",
+    ),
+    RatioMetric(
+        "merged",
+        "Merged",
+        "Share of the vertebrae that were found in a connected component with others; most do, as neighbours touch",
+        higher_is_better=False,
+        part="merged",
+        whole="vertebrae",
+    ),
+    RatioMetric(
+        "false_components",
+        "False components",
+        "Connected components of a case that cover no vertebra and lie mostly outside all of them",
+        higher_is_better=False,
+        scale="number",
+        part="false_components",
+        whole="cases",
+    ),
+)
+# Of masks with VerSe's labels; the columns are those of ``count_names``.
+NAME_METRICS = (
+    RatioMetric(
+        "vertebra_dice",
+        "Dice of vertebrae",
+        "Mean Dice of the vertebrae of the reference by their labels, 0 for missed ones",
+        part="vertebra_dice_sum",
+        whole="vertebrae",
+    ),
+    RatioMetric(
+        "identification_rate",
+        "Identification rate",
+        f"Share of the vertebrae whose nearest predicted centroid has the same label and lies within {MOST_MM:g} mm",
+        part="identified",
+        whole="vertebrae",
+    ),
+    RatioMetric(
+        "localisation_error_mm",
+        "Localisation error",
+        "Mean distance of predicted and reference centroids of the same label; missed vertebrae are left out",
+        unit="mm",
+        higher_is_better=False,
+        part="localisation_error_sum_mm",
+        whole="localised",
+    ),
+)
 
 
 @dataclass(frozen=True)
 class VertebraFinding:
-    """What a binary mask holds of one true vertebra.
+    """What a binary mask holds of one vertebra of the reference.
 
     Attributes:
         recall: share of its voxels, in [0, 1].
@@ -41,24 +126,24 @@ class VertebraFinding:
     merged: bool
 
 
-def find_vertebrae(prediction: np.ndarray, target: np.ndarray) -> tuple[dict[int, VertebraFinding], int]:
-    """Hold a binary mask against the true vertebrae.
+def find_vertebrae(prediction: np.ndarray, reference: np.ndarray) -> tuple[dict[int, VertebraFinding], int]:
+    """Compare a binary mask with the vertebrae of the reference.
 
     Args:
         prediction: (X, Y, Z) bool.
-        target: (X, Y, Z) uint8, VerSe's labels.
+        reference: (X, Y, Z) uint8, VerSe's labels.
 
     Returns:
-        True label -> finding, from head to foot; the number of false components.
+        Label of the reference -> finding, from head to foot; the number of false components.
     """
     from scipy.ndimage import label
 
     components, count = label(prediction)
-    labels = _labels_of(target)
+    labels = _labels_of(reference)
     size_vox = np.bincount(components[prediction], minlength=count + 1)[1:]
-    true_vox = np.bincount(target[target > 0], minlength=256)[labels]
-    shared_vox = _shared_voxels(components, target, count + 1)[1:, labels]
-    share = shared_vox / true_vox  # (components, vertebrae)
+    reference_vox = np.bincount(reference[reference > 0], minlength=256)[labels]
+    shared_vox = _shared_voxels(components, reference, count + 1)[1:, labels]
+    share = shared_vox / reference_vox  # (components, vertebrae)
     covers = share >= COVERED_SHARE
     findings = {}
     for column, number in enumerate(labels):
@@ -71,9 +156,9 @@ def find_vertebrae(prediction: np.ndarray, target: np.ndarray) -> tuple[dict[int
     return findings, int((mostly_outside & ~covers.any(axis=1)).sum())
 
 
-def count_findings(prediction: np.ndarray, target: np.ndarray) -> dict[str, int]:
+def count_findings(prediction: np.ndarray, reference: np.ndarray) -> dict[str, int]:
     """Arguments as of ``find_vertebrae``; how many ``vertebrae`` there are, ``found``, ``missed`` and so on."""
-    of_vertebra, false_components = find_vertebrae(prediction, target)
+    of_vertebra, false_components = find_vertebrae(prediction, reference)
     findings = list(of_vertebra.values())
     found = sum(finding.found for finding in findings)
     return {
@@ -86,31 +171,108 @@ def count_findings(prediction: np.ndarray, target: np.ndarray) -> dict[str, int]
     }
 
 
-def dice_of_vertebrae(prediction: np.ndarray, target: np.ndarray) -> dict[int, float]:
-    """Dice of each true vertebra by its label, as the VerSe challenge has it: 0 where the prediction lacks it.
+def count_names(prediction: np.ndarray, reference: np.ndarray, affine: np.ndarray) -> dict[str, float]:
+    """How many vertebrae bear the right name, and sums over them.
 
     Args:
-        prediction, target: (X, Y, Z) uint8, VerSe's labels.
+        prediction, reference: (I, J, K) uint8, VerSe's labels.
+        affine: (4, 4), voxel indices to RAS mm.
 
     Returns:
-        True label -> Dice in [0, 1], from head to foot. A label that only the prediction has lowers no number here.
+        The numbers of ``vertebrae`` in the reference, of ``identified`` and of ``localised`` ones (in both masks);
+        ``vertebra_dice_sum`` and ``localisation_error_sum_mm``.
     """
-    shared_vox = _shared_voxels(prediction, target, 256)
-    predicted_vox, true_vox = (np.bincount(mask[mask > 0], minlength=256) for mask in (prediction, target))
+    of_vertebra = dice_of_vertebrae(prediction, reference)
+    names = identify(mask_centroids(prediction, affine), mask_centroids(reference, affine))
     return {
-        number: float(2 * shared_vox[number, number] / (predicted_vox[number] + true_vox[number]))
-        for number in _labels_of(target)
+        "vertebrae": len(of_vertebra),
+        "vertebra_dice_sum": sum(of_vertebra.values()),
+        "identified": sum(names.identified.values()),
+        "localised": len(names.error_mm),
+        "localisation_error_sum_mm": sum(names.error_mm.values()),
     }
 
 
-def _labels_of(target: np.ndarray) -> list[int]:
+def dice_of_vertebrae(prediction: np.ndarray, reference: np.ndarray) -> dict[int, float]:
+    """Dice of each vertebra of the reference by its label, as in the VerSe challenge: 0 where the prediction lacks it.
+
+    Args:
+        prediction, reference: (X, Y, Z) uint8, VerSe's labels.
+
+    Returns:
+        Label of the reference -> Dice in [0, 1], from head to foot. A label that only the prediction has lowers none.
+    """
+    shared_vox = _shared_voxels(prediction, reference, 256)
+    predicted_vox, reference_vox = (np.bincount(mask[mask > 0], minlength=256) for mask in (prediction, reference))
+    return {
+        number: float(2 * shared_vox[number, number] / (predicted_vox[number] + reference_vox[number]))
+        for number in _labels_of(reference)
+    }
+
+
+@dataclass(frozen=True)
+class Identification:
+    """The names of one case's vertebrae.
+
+    Attributes:
+        identified: label of the reference -> whether it was identified, from head to foot.
+        error_mm: label -> distance of the centroids, of the labels that both have.
+    """
+
+    identified: dict[int, bool]
+    error_mm: dict[int, float]
+
+
+def identify(predicted_mm: Mapping[int, np.ndarray], reference_mm: Mapping[int, np.ndarray]) -> Identification:
+    """Compare predicted centroids with those of the reference.
+
+    Args:
+        predicted_mm, reference_mm: label -> (3,) in mm of one space, such as of ``mask_centroids`` or
+            ``Centroids.to_world``.
+    """
+    labels = [number for number in ANATOMICAL_ORDER if number in reference_mm]
+    identified = dict.fromkeys(labels, False)
+    for number in labels:
+        apart_mm = {other: _distance(place, reference_mm[number]) for other, place in predicted_mm.items()}
+        if number in apart_mm:
+            identified[number] = apart_mm[number] == min(apart_mm.values()) and apart_mm[number] <= MOST_MM
+    shared = [number for number in labels if number in predicted_mm]
+    return Identification(
+        identified, {number: _distance(predicted_mm[number], reference_mm[number]) for number in shared}
+    )
+
+
+def mask_centroids(mask: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray]:
+    """Centre of mass of each label.
+
+    Args:
+        mask: (I, J, K) uint8, VerSe's labels.
+        affine: (4, 4), voxel indices to RAS mm.
+
+    Returns:
+        label -> (3,) float64 in RAS mm.
+    """
+    from scipy.ndimage import center_of_mass
+
+    labels = _labels_of(mask)
+    centres_vox = center_of_mass(np.ones(mask.shape, np.uint8), mask, labels) if labels else []
+    return {
+        number: nib.affines.apply_affine(affine, centre) for number, centre in zip(labels, centres_vox, strict=True)
+    }
+
+
+def _labels_of(mask: np.ndarray) -> list[int]:
     """The labels that occur, from head to foot."""
-    present = set(np.unique(target).tolist())
+    present = set(np.unique(mask).tolist())
     return [number for number in ANATOMICAL_ORDER if number in present]
 
 
-def _shared_voxels(regions: np.ndarray, target: np.ndarray, count: int) -> np.ndarray:
+def _shared_voxels(regions: np.ndarray, reference: np.ndarray, count: int) -> np.ndarray:
     """How many voxels each region below ``count`` shares with each label, 0 left out: (count, 256) int64."""
-    both = (regions > 0) & (target > 0)
-    pairs = regions[both].astype(np.int64) * 256 + target[both]
+    both = (regions > 0) & (reference > 0)
+    pairs = regions[both].astype(np.int64) * 256 + reference[both]
     return np.bincount(pairs, minlength=count * 256).reshape(count, 256)
+
+
+def _distance(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.linalg.norm(np.subtract(first, second)))

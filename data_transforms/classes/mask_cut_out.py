@@ -1,4 +1,4 @@
-"""Cutting a volume out around its mask."""
+"""Cropping a volume to its mask."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torchio as tio
 
-from utils.boxes import mask_box
+from utils.geometry.boxes import mask_box
 
 
 class MaskCutOut(tio.SpatialTransform):
-    """Crop every image to the box around ``label`` > 0 and a margin; without any label, nothing is cropped.
+    """Crop every image to the box around ``label`` > 0 and a margin; without foreground, nothing is cropped.
 
     Args:
-        margin_vox: voxels that are kept around the box, where the volume has them.
+        margin_vox: voxels that are kept around the box, as far as the volume reaches.
         kwargs: of ``torchio.Transform``.
     """
 

@@ -1,4 +1,4 @@
-"""HU to the numbers that networks take."""
+"""From HU to the values that networks are given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from utils.intensity import scale_hu
 
 
 class ScaleHU(tio.IntensityTransform):
-    """Clip HU to a fixed range and divide by a fixed unit, the same for every patch, in training and inference.
+    """Clip HU to a fixed range and divide them by a fixed unit; the same for every patch, in training and in inference.
 
     Args:
         hu_range: least and greatest HU that are kept.
