@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks import Shape
+from networks.blocks.norms import BatchNorm
 from networks.network import Network
-from networks.norms import BatchNorm
 
 # Kernels and strides of the four patch embeddings; the paper's, like all defaults here.
 _KERNELS = (7, 3, 3, 3)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from networks import Shape
+from networks.blocks.norms import InstanceNorm
 from networks.network import Network
-from networks.norms import InstanceNorm
 
 
 class _Block(nn.Sequential):

@@ -9,8 +9,8 @@ from monai.networks.nets import UNETR
 from torch import nn
 
 from networks import Shape
+from networks.blocks.residual_block import ResidualBlock, split_residual_blocks
 from networks.network import LibraryNetwork
-from networks.residual_block import ResidualBlock, split_residual_blocks
 
 
 class UNetR(LibraryNetwork):

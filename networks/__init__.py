@@ -65,7 +65,7 @@ def check_shape(shape: tuple[int, ...], divisor: int) -> None:
             )
 
 
-def _check_options(name: str, builder: Callable, options: dict[str, Any]) -> None:
+def _check_options(name: str, builder: Callable[..., Network], options: dict[str, Any]) -> None:
     """Hold options against the builder's signature: their names, and the kinds of their values."""
     parameters = list(inspect.signature(builder).parameters.values())[3:]
     defaults = {parameter.name: parameter.default for parameter in parameters}

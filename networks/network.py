@@ -1,4 +1,4 @@
-"""What every architecture here is: a module that checks its input's shape and answers with logits of that shape."""
+"""Base classes of all architectures: they check the input's shape and return logits of that shape."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from networks import Shape, check_shape
 
@@ -36,6 +37,10 @@ class Network(nn.Module, ABC):
         """Raise ValueError where the network can't take (X, Y, Z)."""
         check_shape(tuple(shape), self.divisor)
 
+    def norms_by_batch(self) -> bool:
+        """Whether it has batch norms: in training, the logits of an image then depend on the others of its batch."""
+        return bool(batch_norms(self))
+
     @abstractmethod
     def heads(self) -> Iterable[nn.Module]:
         """The layers whose output is logits."""
@@ -56,11 +61,16 @@ class Network(nn.Module, ABC):
         return list(logits) if self.training else logits[0]
 
 
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """All batch norms in a module."""
+    return [each for each in module.modules() if isinstance(each, _BatchNorm)]
+
+
 class LibraryNetwork(Network):
     """A network from a library, in ``body``."""
 
     body: Any  # a module; MONAI's and others' layers have no types
 
     def compute_logits(self, image_BCXYZ: Tensor) -> Tensor | Sequence[Tensor]:
-        """What the library's network answers."""
+        """The output of the library's network."""
         return self.body(image_BCXYZ)

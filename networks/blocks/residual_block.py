@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(UnetResBlock):
-    """MONAI's, with methods that gradient checkpointing can run again one after the other rather than all at once.
+    """MONAI's, with methods that activation checkpointing can recompute one after the other instead of all at once.
 
-    At full resolution these blocks decide about a network's memory: six maps are alive in one of them.
+    At full resolution these blocks need most of a network's memory: each holds six feature maps.
     """
 
     checkpointed = ("first", "second", "shortcut")
