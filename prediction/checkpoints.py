@@ -1,0 +1,173 @@
+"""Checkpoints: everything to rebuild a network, and everything to go on training it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from networks import build_network
+from networks.network import Network
+from utils.files.run_folder import find_run_folder
+from utils.intensity import HuScaling
+from utils.misc import written_aside
+from utils.tasks import TASKS, Task
+from verse_utils.errors import UserError
+
+FORMAT = "spine-segmentation checkpoint 1"
+_REMEDY = "give a run's folder or its best.pt, which the run's training command writes again from last.pt"
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What ``build_network`` needs."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+    input_shape: tuple[int, int, int]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Network:
+        """Build the network. Raises UserError where it can't be built like this."""
+        try:
+            return build_network(self.name, self.in_channels, self.out_channels, self.input_shape, **self.options)
+        except ValueError as error:
+            raise UserError(f"--model {self.name}: {error}; change --input_shape or --model_args") from None
+
+    def without_shape(self) -> tuple[Any, ...]:
+        """What two networks must share so that one takes the weights of the other."""
+        options = {key: list(value) if isinstance(value, tuple) else value for key, value in self.options.items()}
+        return self.name, self.in_channels, self.out_channels, options
+
+    def __str__(self) -> str:
+        options = "".join(f" {key}={value}" for key, value in self.options.items())
+        shape = "×".join(map(str, self.input_shape))
+        return f"{self.name}{options} ({self.in_channels} to {self.out_channels} channels, {shape})"
+
+
+def save_checkpoint(
+    path: Path,
+    spec: NetworkSpec,
+    weights: dict[str, Any],
+    settings: dict[str, Any],
+    keep: Path | None = None,
+    **state: Any,
+) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        path: file to write.
+        spec: the network's building plan.
+        weights: the network's ``state_dict``.
+        settings: of the run, in JSON's types.
+        keep: new name for the file that is at ``path`` until now; without it, that is replaced.
+        state: what else a continued run needs; tensors and plain Python only, as it is loaded with ``weights_only``.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    content = {"format": FORMAT, "network": asdict(spec), "weights": weights, "settings": settings, **state}
+    with written_aside(path, keep) as aside:
+        try:
+            torch.save(content, aside)
+        except RuntimeError:  # what torch's writer makes of any failed write
+            raise OSError("not all of it; is the disk full?") from None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU; its ``sha256`` is that of the file.
+
+    Raises:
+        UserError: it is no checkpoint, it is damaged, or its weights are not all finite.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; give a run's folder, or its best.pt")
+    try:
+        stored = path.read_bytes()  # once, for the hash and for torch
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickles that it then refuses
+            content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken pickle raises nearly anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80] if path.stat().st_size else "empty"
+        raise UserError(f"{path}: not a checkpoint, or damaged ({reason}); {_REMEDY}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of this project; give a run's folder, or its best.pt")
+    try:
+        spec = content["network"]
+        content["network"] = NetworkSpec(**{**spec, "input_shape": tuple(spec["input_shape"])})
+        content["task"] = TASKS[content["settings"]["task"]]
+        not_finite = [name for name, tensor in content["weights"].items() if not torch.isfinite(tensor).all()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: damaged, its content is incomplete ({error!r:.80}); {_REMEDY}") from None
+    if not_finite:
+        raise UserError(
+            f"{path}: the weights of {not_finite[0]} are not finite; use an earlier checkpoint, or train anew"
+        )
+    content["sha256"] = hashlib.sha256(stored).hexdigest()
+    return content
+
+
+def load_checkpoint_of(task: Task, path: Path) -> dict[str, Any]:
+    """Read a checkpoint that must have been trained for a task. Raises UserError."""
+    content = load_checkpoint(path)
+    found = content["task"]
+    if found != task:
+        kinds = [f"{each.network_name} ({each.model_argument})" for each in (found, task)]
+        raise UserError(f"{path}: is a {kinds[0]}, not a {kinds[1]}; exchange them")
+    return content
+
+
+def describe_input(scaling: HuScaling, overhang_vox: tuple[int, int, int], grid: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says under ``input``: all that inference must do to an image before the network sees it.
+
+    Args:
+        scaling: of HU.
+        overhang_vox: of the patches.
+        grid: the H5's own settings (spacing or shape).
+    """
+    return {**grid, **asdict(scaling), "overhang_vox": list(overhang_vox)}
+
+
+def scaling_of(content: dict[str, Any]) -> HuScaling:
+    """The scaling that a checkpoint holds; what one from before 0.2.0 lacks is today's."""
+    told = {key: value for key, value in content.get("input", {}).items() if key in {f.name for f in fields(HuScaling)}}
+    if "hu_range" in told:
+        told["hu_range"] = tuple(told["hu_range"])
+    return HuScaling(**told)
+
+
+def find_checkpoint(run: Path, runs: Path) -> Path:
+    """The checkpoint that is meant: a file, or the best one of a run, by its folder or its name among the runs."""
+    folder = find_run_folder(run, runs)
+    return run if folder is None else folder.best_checkpoint
+
+
+def load_weights(path: Path, spec: NetworkSpec, network: nn.Module) -> None:
+    """Load a checkpoint's weights into a network of the same plan; the input shape may differ.
+
+    Raises:
+        UserError: no checkpoint, or one of another model.
+    """
+    fill_network(network, spec, load_checkpoint(path), path)
+
+
+def fill_network(network: nn.Module, spec: NetworkSpec, content: dict[str, Any], path: Path) -> None:
+    """Load the weights of what ``load_checkpoint`` read from a path into a network of the same plan.
+
+    Raises:
+        UserError: the checkpoint is one of another model.
+    """
+    found: NetworkSpec = content["network"]
+    if found.without_shape() != spec.without_shape():
+        raise UserError(f"{path}: a checkpoint of {found}, not of {spec}; give one of the same model and options")
+    try:
+        network.load_state_dict(content["weights"])
+    except RuntimeError as error:
+        raise UserError(f"{path}: weights don't fit {spec} ({str(error).splitlines()[0]}); train it anew") from None

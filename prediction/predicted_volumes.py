@@ -1,0 +1,59 @@
+"""Step 3 of a whole scan: sliding-window inference of the working image, and which connected components are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prediction.options import Options
+from prediction.postprocessing import keep_components
+from prediction.probabilities import class_indices
+from prediction.trained_model import TrainedModel
+from prediction.working_image import WorkingImage
+from utils.files.scratch import Scratch, return_freed_memory
+from utils.geometry.components import ConnectedComponents
+
+if TYPE_CHECKING:
+    import h5py
+
+
+@dataclass(frozen=True)
+class PredictedVolumes:
+    """A prediction on the network's grid, on disk.
+
+    Attributes:
+        probabilities: (X, Y, Z) float32 in [0, 1] of each channel of the network.
+        components: (X, Y, Z) int32, 0 is background; numbers of parts of the connected components of foreground.
+    """
+
+    probabilities: list[h5py.Dataset]
+    components: h5py.Dataset
+
+
+def predict_volumes(
+    segmenters: Sequence[TrainedModel], image: WorkingImage, options: Options, scratch: Scratch
+) -> PredictedVolumes:
+    """Predict slab by slab; connected components that ``options.postprocess`` drops become background.
+
+    Several segmenters, which must see the same windows, predict one after the other. Their mean is made on disk.
+    """
+    shape, count = image.hu.shape, len(segmenters)
+    volumes = [scratch.volume(f"class {k}", shape, np.float32) for k in range(segmenters[0].spec.out_channels)]
+    components = scratch.volume("components", shape, np.int32)
+    connected, slabs = ConnectedComponents(), []
+    for number, segmenter in enumerate(segmenters, 1):
+        for planes, slab_KXYZ in segmenter.predict_slabs(image.hu, image.windows, options.batch_size, options.tta):
+            probabilities_KXYZ = slab_KXYZ.numpy() / np.float32(count)
+            if number > 1:
+                probabilities_KXYZ += np.stack([volume[..., planes] for volume in volumes])
+            for volume, slab in zip(volumes, probabilities_KXYZ, strict=True):
+                volume[..., planes] = slab
+            if number == count:
+                components[..., planes] = connected.add(class_indices(probabilities_KXYZ) > 0)
+                slabs.append(planes)
+            return_freed_memory()
+    keep_components(connected, options.postprocess, segmenters[0].spacing_mm, slabs, components, volumes)
+    return PredictedVolumes(volumes, components)

@@ -1,0 +1,153 @@
+"""A trained network and, from its checkpoint alone, everything that its input must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from networks.network import Network
+from prediction.checkpoints import NetworkSpec, fill_network, find_checkpoint, load_checkpoint_of, scaling_of
+from prediction.device import Device
+from prediction.sliding_window import Windows, predict_probabilities, predict_slabs
+from utils.constants import SEGMENTATION_SPACING_MM
+from utils.files.run_folder import RUNS_FOLDER
+from utils.intensity import HuScaling
+from utils.tasks import Task
+from verse_utils.errors import UserError
+from verse_utils.labels import LABEL_SCHEMES, LabelScheme
+
+if TYPE_CHECKING:
+    import h5py
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network, ready for prediction.
+
+    Attributes:
+        network: in evaluation mode, on the device.
+        spec: its building plan.
+        task: that it was trained for.
+        scheme: which vertebrae a segmenter tells apart.
+        spacing_mm: of a segmenter's input.
+        scaling: from HU to the network's input.
+        overhang_vox: voxels of air along X, Y, Z that its windows see beyond each end of a scan, as patches did.
+        device: device and precision.
+        name: of the run.
+        sha256: of the checkpoint file.
+    """
+
+    network: Network
+    spec: NetworkSpec
+    task: Task
+    scheme: LabelScheme
+    spacing_mm: float
+    scaling: HuScaling
+    overhang_vox: tuple[int, int, int]
+    device: Device
+    name: str
+    sha256: str
+
+    def windows(self, image_shape: Sequence[int], overlap: float = 0.5) -> Windows:
+        """Windows that cover an image on the network's grid."""
+        return Windows.cover(image_shape, self.spec.input_shape, overlap, self.overhang_vox)
+
+    def check_alike(self, other: TrainedModel, path: Path, other_path: Path) -> None:
+        """Whether the probabilities of another model can be averaged with this one's.
+
+        Args:
+            other: the other model.
+            path: this one's, for the error.
+            other_path: the other one's.
+
+        Raises:
+            UserError: they tell other vertebrae apart, or see other windows.
+        """
+        for what, mine, theirs in (
+            ("labels", self.scheme.name, other.scheme.name),
+            ("input shape", self.spec.input_shape, other.spec.input_shape),
+            ("spacing in mm", self.spacing_mm, other.spacing_mm),
+            ("HU scaling", self.scaling, other.scaling),
+            ("voxels beyond the ends", self.overhang_vox, other.overhang_vox),
+        ):
+            if mine != theirs:
+                raise UserError(f"{path} and {other_path} can't be averaged: {what} {mine} and {theirs}; leave one out")
+
+    def predict(self, image_hu: np.ndarray) -> Tensor:
+        """Probabilities (K, X, Y, Z) of an image (X, Y, Z) in HU on the network's grid."""
+        return predict_probabilities(
+            self._logits,
+            _ScaledImage(image_hu, self.scaling),
+            self.spec.input_shape,
+            overhang_vox=self.overhang_vox,
+            device=self.device.torch_device,
+            scaling=self.scaling,
+        )
+
+    def predict_slabs(
+        self, image_hu: np.ndarray | h5py.Dataset, windows: Windows, batch_size: int = 1, mirror: bool = False
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """``sliding_window.predict_slabs`` of an image (X, Y, Z) in HU on the network's grid."""
+        image_CXYZ = _ScaledImage(image_hu, self.scaling)
+        device = self.device.torch_device
+        return predict_slabs(self._logits, image_CXYZ, windows, batch_size, mirror, device, self.scaling)
+
+    def _logits(self, windows_BCXYZ: Tensor) -> Tensor:
+        with self.device.autocast():
+            logits_BKXYZ: Tensor = self.network(windows_BCXYZ)
+            return logits_BKXYZ
+
+
+@dataclass(frozen=True)
+class _ScaledImage:
+    """An image (X, Y, Z) in HU that is scaled to (1, X, Y, Z) where it is read."""
+
+    image_hu: np.ndarray | h5py.Dataset
+    scaling: HuScaling
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, *self.image_hu.shape)
+
+    def __getitem__(self, where: tuple[slice, ...]) -> Tensor:
+        part_hu = np.ascontiguousarray(self.image_hu[where[1:]])
+        return self.scaling.scale(torch.from_numpy(part_hu)[None])
+
+
+def load_model(run: Path, task: Task, device: Device, runs: Path = RUNS_FOLDER) -> TrainedModel:
+    """Load a network by its checkpoint file, its run's folder or its run's name.
+
+    Args:
+        run: file, folder or name.
+        task: that it must have been trained for.
+        device: device and precision.
+        runs: folder of the runs, for names.
+
+    Raises:
+        UserError: no checkpoint, or one of the other task.
+    """
+    path = find_checkpoint(run, runs)
+    content = load_checkpoint_of(task, path)
+    spec: NetworkSpec = content["network"]
+    network = spec.build()
+    fill_network(network, spec, content, path)
+    settings, network_input = content["settings"], content.get("input", {})
+    return TrainedModel(
+        network=network.to(device.torch_device).eval(),
+        spec=spec,
+        task=task,
+        scheme=LABEL_SCHEMES[settings.get("labels", "binary")],
+        spacing_mm=network_input.get("spacing_mm", SEGMENTATION_SPACING_MM),
+        scaling=scaling_of(content),
+        # Checkpoints before 0.2.0 don't tell; theirs is the task's.
+        overhang_vox=tuple(network_input.get("overhang_vox", task.overhang_vox)),
+        device=device,
+        name=settings["model_name"],
+        sha256=content["sha256"],
+    )

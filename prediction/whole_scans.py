@@ -1,0 +1,176 @@
+"""Trained models on whole scans: find the spine, segment it window by window, bring the mask to the scan's own grid.
+
+``segment`` is the whole way and reads from top to bottom.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from prediction.device import find_device
+from prediction.localisation import locate_spine
+from prediction.options import Options
+from prediction.predicted_volumes import predict_volumes
+from prediction.trained_model import TrainedModel, load_model
+from prediction.working_image import bring_to_scan, empty_volume, read_working_image
+from utils.files.find_scans import find_scans
+from utils.files.run_folder import RUNS_FOLDER
+from utils.files.scans import Scan, open_scan
+from utils.files.scratch import Scratch
+from utils.files.straight_scan import StraightScan, straight_scan
+from utils.tasks import HEATMAP, SEGMENTATION
+from verse_utils.errors import UserError
+
+if TYPE_CHECKING:
+    import h5py
+
+
+class Models(NamedTuple):
+    """The segmenter, and the localiser that finds the spine for it; without one the whole scan is searched.
+
+    Of several segmenters, an ensemble, the probabilities are averaged.
+    """
+
+    segmenters: tuple[TrainedModel, ...]
+    localiser: TrainedModel | None = None
+
+    @property
+    def segmenter(self) -> TrainedModel:
+        """The first one, for what all of them share: the grid, the windows, the scaling and the labels."""
+        return self.segmenters[0]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The result of a scan.
+
+    Attributes:
+        mask: (I, J, K) uint8 on the scan's own grid; its values are those of the segmenter's ``LabelScheme``.
+        probabilities: (I, J, K) float32 in [0, 1] of foreground; None unless asked for.
+        region: stored voxels that were searched; None where the localiser found no spine.
+        working_hu: (X, Y, Z) int16 of that region on the network's grid, for pictures; on disk, read by slicing.
+        working_components: (X, Y, Z) int32, the mask on that grid: 0 outside, and numbers of parts of its connected
+            components; on disk, too.
+        spacing_mm: of that grid.
+        seconds: step -> how long it took.
+        warnings: what the user should know.
+    """
+
+    mask: np.ndarray
+    probabilities: np.ndarray | None = None
+    region: tuple[slice, slice, slice] | None = None
+    working_hu: h5py.Dataset | None = None
+    working_components: h5py.Dataset | None = None
+    spacing_mm: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def load_models(
+    segmentation_model: Path | Sequence[Path],
+    heatmap_model: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    runs: Path = RUNS_FOLDER,
+) -> Models:
+    """Load trained networks by checkpoint file, run folder, or name of a run.
+
+    Args:
+        segmentation_model: the segmenter; several are an ensemble.
+        heatmap_model: the localiser, if there is one.
+        device: "auto" for a GPU where there is one, or a device's name in torch.
+        precision: "auto" for the fastest that the device computes natively, or "fp32", "bf16", "fp16".
+        runs: folder of the runs, for names.
+
+    Raises:
+        UserError: no checkpoint of the task, segmenters that can't be averaged, or a device or precision that can't be
+            used.
+    """
+    found_device = find_device(device, precision)
+    paths = [segmentation_model] if isinstance(segmentation_model, Path | str) else segmentation_model
+    segmenters = tuple(load_model(path, SEGMENTATION, found_device, runs) for path in paths)
+    for path, other in zip(paths, segmenters, strict=True):
+        segmenters[0].check_alike(other, paths[0], path)
+    localiser = None if heatmap_model is None else load_model(heatmap_model, HEATMAP, found_device, runs)
+    return Models(segmenters, localiser)
+
+
+def segment(scan: Scan | Path | str, models: Models, options: Options = Options()) -> Segmentation:  # noqa: B008 frozen
+    """Segment the vertebrae of a CT.
+
+    The slices of a tilted gantry are shifted to right angles first; the mask lies on the slices as they are.
+
+    The localiser, if there is one, finds the spine in a coarse view of the whole scan. Of the windows over the scan,
+    the segmenter sees only those in whose middle the spine lies; well inside them, the result is the same as if it had
+    seen all. The scan is read slab by slab and worked on in a temporary file: of all that grows with the scan's length,
+    only the result is in memory.
+
+    Args:
+        scan: NIfTI file, DICOM folder, or a scan that ``utils.files.scans.open_scan`` opened.
+        models: of ``load_models``.
+        options: see there.
+
+    Raises:
+        UserError: no CT.
+    """
+    scan = _opened(scan)
+    clock, scratch, spine = _Clock(), Scratch(), None
+    straight = straight_scan(scan)
+    mask = empty_volume(straight.shape, np.uint8)
+    foreground = empty_volume(straight.shape, np.float32) if options.probabilities else None
+    if models.localiser is not None:
+        with clock("localise"):
+            spine = locate_spine(straight, models.localiser, options.margin_mm)
+    with clock("read"):
+        image = read_working_image(straight, models.segmenter, spine, options.overlap, scratch)
+    if image is None:
+        warning = "no spine found by the localiser; --no_localiser searches the whole scan"
+        mask, foreground = _on_slices(straight, mask, foreground)
+        return Segmentation(mask, foreground, seconds=clock.seconds, warnings=[*scan.warnings, warning])
+    with clock("segment"):
+        volumes = predict_volumes(models.segmenters, image, options, scratch)
+    with clock("undo"):
+        bring_to_scan(volumes.probabilities, image, models.segmenter.scheme.mask_values, mask, foreground)
+        mask, foreground = _on_slices(straight, mask, foreground)
+    region = straight.straightening.source_region(image.region) if isinstance(straight, StraightScan) else image.region
+    spacing_mm, warnings = models.segmenter.spacing_mm, list(scan.warnings)
+    return Segmentation(mask, foreground, region, image.hu, volumes.components, spacing_mm, clock.seconds, warnings)
+
+
+def _on_slices(
+    straight: Scan | StraightScan, mask: np.ndarray, foreground: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """A mask and probabilities on the scan's own grid, of a tilted gantry's on the slices."""
+    if not isinstance(straight, StraightScan):
+        return mask, foreground
+    undo = straight.straightening.undo
+    return undo(mask), None if foreground is None else undo(foreground)
+
+
+def _opened(scan: Scan | Path | str) -> Scan:
+    if isinstance(scan, str | Path):
+        sources = find_scans([str(scan)])
+        if len(sources) > 1:
+            raise UserError(f"{scan}: holds {len(sources)} scans; give one of them")
+        return open_scan(sources[0])
+    return scan
+
+
+class _Clock:
+    """Takes the time of steps, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - started, 2)
