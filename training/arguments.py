@@ -1,115 +1,314 @@
-"""The command line of the two training scripts."""
+"""Settings of a training run, and the command line that they are read from."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import json
-from dataclasses import asdict, dataclass, field
+import math
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from networks import ARCHITECTURES
-from utils.constants import HEATMAP_SHAPE, SEGMENTATION_SHAPE
+from prediction.options import POSTPROCESSING, Options
+from training.config_file import parse_with_settings, read_settings
+from utils.constants import HEATMAP_SIGMA_VOX
+from utils.files.run_folder import PLACE_AND_MACHINE, RUNS_FOLDER, RunFolder
 from utils.misc import OneLineParser, parse_bool
+from utils.tasks import HEATMAP, Task
+from verse_utils.editions import Edition, add_edition_argument
 from verse_utils.errors import UserError
-from verse_utils.labels import LABEL_TABLES
+from verse_utils.labels import LABEL_SCHEMES
+from verse_utils.splits import Fold
 
-HEATMAP_MODES = ("distance", "gaussian")
-LOSS_NAMES = {"heatmap": ("MSE", "Wing", "AdaptiveWing"), "segmentation": ("DiceCE", "Dice", "BCE")}
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
-
-# What may change between a run and its continuation, as it doesn't change what is learnt.
-_FREE_TO_CHANGE = ("output", "workers", "device", "use_wandb", "dataset_edition")
+SCHEDULES = ("cosine", "poly", "constant")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything that makes a run what it is; the fields are the command line's arguments."""
+class OptimizerFacts:
+    """What is known of an optimizer before torch is loaded.
 
-    task: str
+    Attributes:
+        lr: learning rate if none is given.
+        usual_lr: the least and the largest learning rate that it is used with.
+        weight_decay: if none is given.
+        copies: numbers that it keeps for each weight.
+    """
+
+    lr: float
+    usual_lr: tuple[float, float]
+    weight_decay: float
+    copies: int
+
+
+# Prodigy: its authors recommend --lr 1, and it keeps two moments, the weight at the start, and a running sum.
+# AdamW: torch's defaults, two moments. SGD: those of nnU-Net (Isensee et al. 2021), one moment.
+OPTIMIZERS = {
+    "prodigy": OptimizerFacts(1.0, (0.1, 10.0), 0.01, copies=4),
+    "adamw": OptimizerFacts(1e-3, (1e-6, 1e-2), 0.01, copies=2),
+    "sgd": OptimizerFacts(1e-2, (1e-5, 1e-1), 3e-5, copies=1),
+}
+
+# Settings of the test alone, which --test_only may give; their defaults are those of the test after training.
+_TEST_OPTIONS = ("test_split", "overlap", "tta", "postprocess")
+
+# What may change between a run and its continuation: how long it takes, and what concerns the machine. The cases behind
+# --data_path are compared by their content.
+_FREE_TO_CHANGE = (
+    *(name for name in PLACE_AND_MACHINE if name != "model_name"),
+    *("dataset_edition", "epochs", "early_stopping", "full_validation", "precision"),
+    *_TEST_OPTIONS,
+)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of a run: the arguments of the command line with their defaults, and the task."""
+
+    task: Task
     data_path: Path
     model_name: str
     epochs: int = 200
     batch_size: int = 1
-    lr: float = 1.0
-    input_shape: tuple[int, int, int] = SEGMENTATION_SHAPE
+    lr: float = OPTIMIZERS["prodigy"].lr
+    input_shape: tuple[int, int, int] = field(kw_only=True)
     model: str = "UNet"
     early_stopping: int = 30
-    dataset_edition: int = 19
+    dataset_edition: Edition = 19
+    no_download: bool = False
     use_wandb: bool = False
     model_args: dict[str, Any] = field(default_factory=dict)
-    loss: str = "DiceCE"
+    optimizer: str = "prodigy"
+    weight_decay: float = OPTIMIZERS["prodigy"].weight_decay
+    schedule: str = "cosine"
+    warmup: int = 0
+    loss: str = field(kw_only=True)
     heatmap_mode: str = "distance"
     labels: str = "binary"
     patches_per_volume: int = 4
     bone_share: float = 1 / 3
     precision: str = "fp32"
+    compile: bool = False
     checkpointing: bool = False
     accumulate: int = 1
     memory_gb: float | None = None
+    clip: float = 12.0
+    ema: float = 0.0
+    full_validation: int | None = None
+    checkpoint_minutes: float = 10.0
+    restart: bool = False
     init_from: Path | None = None
+    fold: Fold | None = None
+    test_only: bool = False
+    test_split: str = "test"
+    overlap: float = Options.overlap
+    tta: bool = False
+    postprocess: str = Options.postprocess
     seed: int = 0
     workers: int = 1
     device: str = "auto"
-    output: Path = Path("trained_models")
+    output: Path = RUNS_FOLDER
 
     @property
-    def run_folder(self) -> Path:
-        """Where the run's results lie."""
-        return self.output / self.model_name
+    def run_folder(self) -> RunFolder:
+        """The folder of the run's results."""
+        return RunFolder(self.output / self.model_name)
 
-    def as_dict(self) -> dict:
+    @property
+    def test_folder(self) -> RunFolder:
+        """The folder of the test's results: the run's own, unless split or options are not those after training."""
+        flags = {"overlap": f"overlap{self.overlap:g}", "tta": "tta", "postprocess": self.postprocess}
+        differing = [flag for name, flag in flags.items() if getattr(self, name) != getattr(TrainingSettings, name)]
+        name = "_".join([self.test_split, *differing])
+        return self.run_folder if name == TrainingSettings.test_split else self.run_folder.further_test(name)
+
+    @property
+    def whole_scans_every(self) -> int:
+        """Epochs between validations on whole scans: by default, about ten in a run."""
+        return self.full_validation or max(1, round(self.epochs / 10))
+
+    def as_dict(self) -> dict[str, Any]:
         """The settings in JSON's types."""
-        return json.loads(json.dumps(asdict(self), default=str))
+        texts = {"task": self.task.name, "fold": self.fold and str(self.fold)}
+        content: dict[str, Any] = json.loads(json.dumps({**asdict(self), **texts}, default=str))
+        return content
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """The settings that a continued run must share with its beginning."""
         return {key: value for key, value in self.as_dict().items() if key not in _FREE_TO_CHANGE}
 
 
-def parse_arguments(task: str, argv: list[str] | None = None) -> Settings:
-    """Read the command line of a task ("heatmap" or "segmentation"). Raises UserError."""
-    heatmap = task == "heatmap"
-    shape = HEATMAP_SHAPE if heatmap else SEGMENTATION_SHAPE
+def parse_arguments(task: Task, argv: list[str] | None = None) -> TrainingSettings:
+    """Read the command line of a task's training script.
+
+    If they are not given, the localiser's ``--input_shape`` is read from the H5, and ``--lr`` and ``--weight_decay``
+    are those of the optimizer. With ``--config`` or ``--test_only``, what is not given is that of another run, or of
+    the run that is tested.
+
+    Raises:
+        UserError: a value is wrong, or the H5 or the other settings can't be read.
+
+    Warns:
+        UserWarning: a learning rate that the optimizer is not used with.
+    """
+    values = vars(_parse(task, sys.argv[1:] if argv is None else argv))
+    values["model_args"] = _parse_model_args(values["model_args"])
+    values["input_shape"] = tuple(values["input_shape"] or _view_shape(task, values["data_path"]))
+    for name in ("lr", "weight_decay"):
+        if values[name] is None:
+            values[name] = getattr(OPTIMIZERS[values["optimizer"]], name)
+    settings = TrainingSettings(task=task, **values)
+    _check(settings)
+    return settings
+
+
+def _parse(task: Task, argv: Sequence[str]) -> argparse.Namespace:
+    """The values of a command line; those that it doesn't give are taken from a run's settings, if it names one."""
+    parser = build_parser(task)
+    values = parser.parse_args(argv)
+    config = values.config
+    options = {name: getattr(TrainingSettings, name) for name in _TEST_OPTIONS}
+    given = [name for name, default in options.items() if getattr(values, name, default) != default]
+    if values.test_only:
+        if config is not None:
+            raise UserError("--test_only takes the settings of the run itself; leave --config out")
+        config = values.output / values.model_name
+    elif given:
+        raise UserError(f"--{given[0]}: only with --test_only")
+    if config is not None:
+        names = [part.name for part in fields(TrainingSettings)]
+        settings = read_settings(config, task, names)
+        left_out = {*PLACE_AND_MACHINE, *_TEST_OPTIONS}
+        if task is HEATMAP and _is_h5(values.data_path):
+            left_out.add("input_shape")  # that of the H5's views
+        taken = {name: value for name, value in settings.items() if name not in left_out}
+        values = parse_with_settings(parser, argv, taken, config)
+    del values.config
+    return values
+
+
+def build_parser(task: Task) -> argparse.ArgumentParser:
+    """The parser of a task's training script; every default is that of ``TrainingSettings`` or of the task."""
+    defaults = TrainingSettings
     parser = OneLineParser(
-        description=f"Train the {'localiser' if heatmap else 'segmenter'}, then test it on whole scans.",
+        description=f"Train the {task.network_name}, then test it on whole scans.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--data_path", type=Path, required=True, help="an H5 of preprocessing.py, or a VerSe folder")
     add("--model_name", required=True, help="name of the run; results go to trained_models/MODEL_NAME")
-    add("--epochs", type=int, default=200, help="most epochs to train")
-    add("--batch_size", type=int, default=1, help="patches in a step")
-    add("--lr", type=float, default=1.0, help="factor on Prodigy's own step size")
-    add("--input_shape", type=int, nargs=3, default=shape, metavar="N", help="voxels of the network's input")
-    add("--model", default="UNet", choices=sorted(ARCHITECTURES), help="architecture")
-    add("--early_stopping", type=int, default=30, help="epochs without a better validation score before stopping")
-    add("--dataset_edition", type=int, default=19, choices=(19, 20), help="VerSe edition, where DATA_PATH is a folder")
-    add("--use_wandb", type=_boolean, nargs="?", const=True, default=False, help="log to Weights & Biases too")
-    add("--model_args", nargs="+", default=[], metavar="KEY=VALUE", help="options of the architecture")
-    add("--loss", default=LOSS_NAMES[task][0], choices=LOSS_NAMES[task], help="what is minimised")
-    if heatmap:
-        add("--heatmap_mode", default="distance", choices=HEATMAP_MODES, help="from the spine's mask, or its centres")
+    add("--epochs", type=int, default=defaults.epochs, help="largest number of epochs")
+    add("--batch_size", type=int, default=defaults.batch_size, help="patches in a batch")
+    add("--lr", type=float, help="learning rate, with prodigy a factor on the one that it finds" + _told("lr"))
+    if task is HEATMAP:
+        shape = " ".join(map(str, task.input_shape))
+        shape_help = f"voxels of the network's input; if not given, those of the H5, or {shape} for a VerSe folder"
+        add("--input_shape", type=int, nargs=3, metavar="N", help=shape_help)
     else:
-        add("--labels", default="binary", choices=sorted(LABEL_TABLES), help="what is told apart")
-        add("--patches_per_volume", type=int, default=4, help="random patches of each scan in an epoch")
-        add("--bone_share", type=float, default=1 / 3, help="share of the patches that are centred on bone")
-    add("--precision", default="fp32", choices=PRECISIONS, help="autocast; auto: the fastest here")
-    add("--checkpointing", type=_boolean, nargs="?", const=True, default=False, help="less memory, a third more time")
-    add("--accumulate", type=int, default=1, help="batches whose gradients make one step")
-    add("--memory_gb", type=float, default=None, help="find what makes training stay under so many GiB")
-    add("--init_from", type=Path, default=None, help="run or checkpoint of the same network to start from")
-    add("--seed", type=int, default=0, help="same seed, same losses on a CPU")
-    add("--workers", type=int, default=1, help="processes that prepare patches")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    add("--output", type=Path, default=Path("trained_models"), help="folder of the runs")
-    values = vars(parser.parse_args(argv))
-    values["model_args"] = _parse_model_args(values["model_args"])
-    values["input_shape"] = tuple(values["input_shape"])
-    settings = Settings(task=task, **values)
-    _check(settings)
-    return settings
+        add("--input_shape", type=int, nargs=3, default=task.input_shape, metavar="N", help="voxels of a patch")
+    add("--model", default=defaults.model, choices=sorted(ARCHITECTURES), help="architecture")
+    stopping_help = "epochs without a better validation score after which training stops"
+    add("--early_stopping", type=int, default=defaults.early_stopping, help=stopping_help)
+    add_edition_argument(parser, "VerSe edition, or both as one data set, if DATA_PATH is a folder")
+    no_download_help = "never download VerSe, even if DATA_PATH doesn't exist or is empty"
+    _add_flag(parser, "--no_download", defaults.no_download, no_download_help)
+    _add_flag(parser, "--use_wandb", defaults.use_wandb, "also log to Weights & Biases")
+    add("--model_args", nargs="+", default=[], metavar="KEY=VALUE", help="options of the architecture")
+    add("--optimizer", default=defaults.optimizer, choices=tuple(OPTIMIZERS), help="optimizer")
+    add("--weight_decay", type=float, help="decay of the weights" + _told("weight_decay"))
+    schedule_help = "how the learning rate falls from the first step to the last"
+    add("--schedule", default=defaults.schedule, choices=SCHEDULES, help=schedule_help)
+    add("--warmup", type=int, default=defaults.warmup, help="first epochs, in which the learning rate rises")
+    add("--loss", default=task.losses[0], choices=task.losses, help="loss")
+    if task is HEATMAP:
+        mode_help = "target: distance to the spine's mask, or gaussians at the vertebrae's centres"
+        add("--heatmap_mode", default=defaults.heatmap_mode, choices=tuple(HEATMAP_SIGMA_VOX), help=mode_help)
+    else:
+        add("--labels", default=defaults.labels, choices=sorted(LABEL_SCHEMES), help="classes")
+        per_volume_help = "random patches of each scan in an epoch"
+        add("--patches_per_volume", type=int, default=defaults.patches_per_volume, help=per_volume_help)
+        share_help = "share of the patches that are centred on a foreground voxel"
+        add("--bone_share", type=float, default=defaults.bone_share, help=share_help)
+    precision_help = "precision of autocast; auto: the fastest on this device"
+    add("--precision", default=defaults.precision, choices=PRECISIONS, help=precision_help)
+    compile_help = "let torch compile the network: faster steps after a slow start; needs a compiler"
+    _add_flag(parser, "--compile", defaults.compile, compile_help)
+    checkpointing_help = "activation checkpointing: less memory, a third more time"
+    _add_flag(parser, "--checkpointing", defaults.checkpointing, checkpointing_help)
+    accumulate_help = "batches whose gradients are summed up for one optimizer step"
+    add("--accumulate", type=int, default=defaults.accumulate, help=accumulate_help)
+    memory_help = "find settings with which training stays below this many GiB"
+    add("--memory_gb", type=float, default=defaults.memory_gb, help=memory_help)
+    clip_help = "largest norm of a step's gradient; a longer one is shortened to it (0: never)"
+    add("--clip", type=float, default=defaults.clip, help=clip_help)
+    ema_help = "decay of the moving average of the weights, which is validated, tested and saved (0: no average)"
+    add("--ema", type=float, default=defaults.ema, help=ema_help)
+    if task is not HEATMAP:
+        whole_help = "epochs between validations on whole scans, which choose the best epoch; ten in a run by default"
+        add("--full_validation", type=int, default=defaults.full_validation, metavar="K", help=whole_help)
+    minutes_help = "minutes between checkpoints within an epoch; 0: after each step"
+    add("--checkpoint_minutes", type=float, default=defaults.checkpoint_minutes, help=minutes_help)
+    restart_help = "move the run of this name aside, if there is one, and begin anew"
+    _add_flag(parser, "--restart", defaults.restart, restart_help)
+    init_help = "run or checkpoint of the same network whose weights training starts from"
+    add("--init_from", type=Path, default=defaults.init_from, help=init_help)
+    fold_help = "2/5: validate on the second fifth of the patients of training and validation, train on the others"
+    add("--fold", type=_fold, default=defaults.fold, metavar="K/N", help=fold_help)
+    config_help = "run's folder, or its config.json, whose settings are taken where they are not given"
+    add("--config", type=Path, help=config_help)
+    _add_test_arguments(parser, task)
+    add("--seed", type=int, default=defaults.seed, help="the same seed gives the same losses on a CPU")
+    add("--workers", type=int, default=defaults.workers, help="processes that prepare patches")
+    add("--device", default=defaults.device, help="auto, cpu, cuda, cuda:1, …")
+    add("--output", type=Path, default=defaults.output, help="folder of the runs")
+    return parser
+
+
+def _add_test_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
+    """Arguments of a test without training."""
+    defaults = TrainingSettings
+    _add_flag(parser, "--test_only", defaults.test_only, "test the run's best network again, without training")
+    split_help = "with --test_only: the cases that are tested"
+    parser.add_argument("--test_split", default=defaults.test_split, choices=("validation", "test"), help=split_help)
+    tta_help = "with --test_only: average with the prediction of the mirrored scan: twice the time"
+    _add_flag(parser, "--tta", defaults.tta, tta_help)
+    if task is HEATMAP:
+        return  # its view is one window, and its heatmap has no components
+    overlap_help = "with --test_only: smallest share of a window that its neighbour covers"
+    parser.add_argument("--overlap", type=float, default=defaults.overlap, help=overlap_help)
+    drop = "with --test_only: drop connected components under 5 cm³ (blobs), all but the largest, or none"
+    parser.add_argument("--postprocess", default=defaults.postprocess, choices=POSTPROCESSING, help=drop)
+
+
+def _told(name: str) -> str:
+    """Defaults that depend on the optimizer."""
+    defaults = ", ".join(f"{getattr(facts, name):g} for {optimizer}" for optimizer, facts in OPTIMIZERS.items())
+    return f"; if not given, {defaults}"
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, default: bool, text: str) -> None:
+    """An argument that is true when given, and that may also be followed by true or false."""
+    parser.add_argument(name, type=_boolean, nargs="?", const=True, default=default, help=text)
+
+
+def _view_shape(task: Task, data_path: Path) -> Sequence[int]:
+    """Shape of the views in an H5; the task's own for a folder or table, which is yet to be preprocessed."""
+    if not _is_h5(data_path):
+        return task.input_shape
+    from utils.files.h5_cases import H5Cases  # h5py would slow down --help
+
+    shape: Sequence[int] = H5Cases(data_path, task).settings["shape"]
+    return shape
+
+
+def _is_h5(data_path: Path) -> bool:
+    """Whether the path is that of an H5, not of a folder or table."""
+    return data_path.is_file() and data_path.suffix.lower() != ".csv"
 
 
 def _boolean(text: str) -> bool:
@@ -119,8 +318,15 @@ def _boolean(text: str) -> bool:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _fold(text: str) -> Fold:
+    try:
+        return Fold.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no fold; give one like 2/5, the second of five") from None
+
+
 def _parse_model_args(pairs: list[str]) -> dict[str, Any]:
-    """``channels=8,16 refine_channels=4`` to keyword arguments; values are Python literals or plain words."""
+    """Turn ``channels=8,16 refine_channels=4`` into keyword arguments; values are Python literals or plain words."""
     options = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -133,14 +339,31 @@ def _parse_model_args(pairs: list[str]) -> dict[str, Any]:
     return options
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: TrainingSettings) -> None:
     for name in ("epochs", "batch_size", "early_stopping", "patches_per_volume", "lr", "accumulate"):
-        if getattr(settings, name) <= 0:
+        if not 0 < getattr(settings, name) < math.inf:
             raise UserError(f"--{name} {getattr(settings, name)}: must be greater than 0")
-    if settings.memory_gb is not None and settings.memory_gb <= 0:
+    if settings.memory_gb is not None and not 0 < settings.memory_gb < math.inf:
         raise UserError(f"--memory_gb {settings.memory_gb}: must be greater than 0")
+    if not 0 <= settings.weight_decay < 1:
+        raise UserError(f"--weight_decay {settings.weight_decay}: must be at least 0 and less than 1")
+    if not 0 <= settings.warmup < settings.epochs:
+        raise UserError(f"--warmup {settings.warmup}: must be at least 0 and less than --epochs {settings.epochs}")
+    facts = OPTIMIZERS[settings.optimizer]
+    if not facts.usual_lr[0] <= settings.lr <= facts.usual_lr[1]:
+        usual = f"{facts.usual_lr[0]:g} to {facts.usual_lr[1]:g}; without --lr it is {facts.lr:g}"
+        warnings.warn(f"--lr {settings.lr:g}: {settings.optimizer} is used with {usual}", stacklevel=3)
+    if settings.full_validation is not None and settings.full_validation < 1:
+        raise UserError(f"--full_validation {settings.full_validation}: must be at least 1")
+    if not 0 <= settings.ema < 1:
+        raise UserError(f"--ema {settings.ema}: must lie between 0 and below 1")
+    for name in ("clip", "checkpoint_minutes"):
+        if getattr(settings, name) < 0:
+            raise UserError(f"--{name} {getattr(settings, name)}: must not be negative")
     if not 0 <= settings.bone_share <= 1:
         raise UserError(f"--bone_share {settings.bone_share}: must lie between 0 and 1")
+    if not 0 <= settings.overlap < 1:
+        raise UserError(f"--overlap {settings.overlap}: must be at least 0 and less than 1")
     if settings.workers < 0 or settings.seed < 0:
         raise UserError("--workers and --seed must not be negative")
     if not settings.model_name or Path(settings.model_name).name != settings.model_name or settings.model_name == "..":

@@ -1,7 +1,8 @@
-"""What differs between training the localiser and the segmenter, and nothing else."""
+"""What differs between training the localiser and training the segmenter."""
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,116 +17,133 @@ from data_transforms.heatmap_transforms import heatmap_presets
 from data_transforms.presets import Presets
 from data_transforms.segmentation_transforms import segmentation_presets
 from dataloader import Patches, h5VerSe
-from metrics.losses import HEATMAP_LOSSES, MASK_LOSSES, DeepSupervision
-from metrics.metric_handler import HEATMAP_METRICS, MASK_METRICS, MetricHandler
-from preprocessing import Settings as PreprocessingSettings
-from training.arguments import Settings
-from utils.components import without_small_blobs
-from utils.constants import HU_PER_UNIT, LEAST_BLOB_MM3, OVERHANG_VOX
-from utils.probabilities import class_indices
-from utils.visualize import PREDICTION_COLOUR, TARGET_COLOUR, draw_comparison, draw_planes
+from metrics.heatmap_metrics import HEATMAP_METRICS
+from metrics.losses import build_loss
+from metrics.mask_metrics import MASK_METRICS
+from metrics.metric_handler import MetricHandler
+from prediction.postprocessing import without_dropped_components
+from prediction.probabilities import class_indices
+from preprocessing import IsotropicSettings, PreprocessingSettings, ViewSettings
+from training.arguments import TrainingSettings
+from utils.constants import HU_PER_UNIT
+from utils.tasks import HEATMAP, SEGMENTATION, Task
+from utils.visualize import PREDICTION_COLOUR, REFERENCE_COLOUR, draw_comparison, draw_planes
 from verse_utils.errors import UserError
-from verse_utils.labels import LABEL_TABLES, VERTEBRA_NAMES, class_count, label_values
+from verse_utils.labels import LABEL_SCHEMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Task(ABC):
-    """Target, loss, data, metrics and picture of one kind of network.
+class TrainingTask(ABC):
+    """How networks are trained for a task: data, transforms, loss, metrics and pictures.
 
     Attributes:
-        name: "heatmap" or "segmentation"; the H5 must have been made for it.
-        score_name: column of the validation score that picks the best epoch; higher is better.
-        target_key: of the subject, what the network learns.
+        task: that the H5 must have been made for.
+        score_name: column of the validation score, by which the best epoch is chosen; higher is better.
+        target_key: image of the subject that is the target of the loss.
+        scores_patches: whether the validation score is that of patches, so that whole scans may score otherwise.
+        full_score_name: column of the score of whole validation scans, where patches are scored.
         out_channels: of the network.
-        loss: logits (B, K, X, Y, Z), or a list of them under deep supervision, and target to a scalar.
+        loss: function of logits (B, K, X, Y, Z), or a list of them under deep supervision, and target; a scalar.
         presets: transforms for training and evaluation.
-        overhang_vox: voxels that windows see beyond each end of a scan, as patches do.
     """
 
-    name: str
+    task: Task
     score_name: str
     target_key: str
+    scores_patches: bool
+    full_score_name: str
     out_channels: int
     loss: torch.nn.Module
     presets: Presets
-    overhang_vox: tuple[int, int, int] = (0, 0, 0)
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrainingSettings) -> None:
         self.settings = settings
 
     @abstractmethod
     def preprocessing(self) -> PreprocessingSettings:
-        """How a VerSe folder is made into the task's H5."""
+        """What a VerSe folder is preprocessed to."""
 
     @abstractmethod
     def patches(self) -> Patches | None:
         """How patches are drawn; None for whole volumes."""
 
-    def dataset(self, h5_path: Path, split: str) -> h5VerSe:
-        """Training and validation cases in patches, test cases whole."""
+    def dataset(self, h5_path: Path, split: str, whole: bool = False) -> h5VerSe:
+        """Cases of a split, in patches or ``whole``; those of the test always whole."""
         transform = self.presets.train if split == "training" else self.presets.evaluate
-        return h5VerSe(h5_path, split, transform, None if split == "test" else self.patches(), self.name)
+        patches = None if whole or split == "test" else self.patches()
+        return h5VerSe(h5_path, split, transform, patches, self.task, self.settings.fold)
 
     @abstractmethod
     def score_terms(self, logits: Tensor, target: Tensor) -> np.ndarray:
-        """Sums from one batch that ``score`` can turn into a number, once they are added up."""
+        """Sums over one batch; ``score`` computes the score from their totals over all batches."""
 
     @abstractmethod
     def score(self, terms: np.ndarray) -> float:
-        """Validation score from the summed terms."""
+        """Validation score from the summed terms.
+
+        Warns:
+            UserWarning: the targets hold nothing to be found, so that the score is 0 whatever the network finds.
+        """
+
+    def scan_score(self, subject: tio.Subject, probabilities_KXYZ: Tensor) -> float:
+        """Score of a whole validation scan; only where patches are scored."""
+        raise NotImplementedError
 
     @abstractmethod
     def metric_handler(self) -> MetricHandler:
-        """An empty table of the task's metrics."""
+        """A handler of the task's metrics without cases."""
 
     def clean(self, probabilities_KXYZ: Tensor, spacing_mm: Sequence[float]) -> Tensor:
-        """A whole scan's probabilities without what can be no finding; as they are, unless a task knows better."""
+        """Remove implausible findings from the probabilities of a whole scan; by default, nothing is removed."""
         return probabilities_KXYZ
 
     @abstractmethod
     def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
-        """Add a whole test case's metrics to the table."""
+        """Add the metrics of a whole test case to the handler."""
 
     def masks(self, subject: tio.Subject, probabilities_KXYZ: Tensor) -> dict[str, np.ndarray]:
-        """Masks of a whole test case to be kept, (X, Y, Z) uint8 by name; none, unless a task makes masks."""
+        """Masks of a whole test case to save, (X, Y, Z) uint8 by name; by default, none."""
         return {}
 
     @abstractmethod
     def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
-        """Input, target and prediction in three planes through the spine."""
+        """Draw input, target and prediction in three planes through the spine."""
 
     def test_picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
-        """A whole test case; as any other, unless a task shows more."""
+        """Draw a whole test case; by default, as ``picture``."""
         return self.picture(subject, probabilities_KXYZ, title)
 
 
-class HeatmapTask(Task):
+class HeatmapTraining(TrainingTask):
     """The localiser: a heatmap of the spine in a view of the whole scan."""
 
-    name = "heatmap"
+    task = HEATMAP
     score_name = "validation_r2"
     target_key = "heatmap"
+    scores_patches = False
+    full_score_name = ""
     out_channels = 1
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrainingSettings) -> None:
         super().__init__(settings)
-        self.loss = DeepSupervision(HEATMAP_LOSSES[settings.loss]())
+        self.loss = build_loss(settings.loss)
         self.presets = heatmap_presets(mode=settings.heatmap_mode)
 
     def preprocessing(self) -> PreprocessingSettings:
-        return PreprocessingSettings("heatmap", shape=self.settings.input_shape)
+        return ViewSettings(self.settings.input_shape)
 
     def patches(self) -> None:
         return None
 
-    def dataset(self, h5_path: Path, split: str) -> h5VerSe:
-        dataset = super().dataset(h5_path, split)
+    def dataset(self, h5_path: Path, split: str, whole: bool = False) -> h5VerSe:
+        dataset = super().dataset(h5_path, split, whole)
         stored = tuple(dataset.store.settings["shape"])
         if stored != self.settings.input_shape:
             raise UserError(
-                f"{h5_path}: made for --input_shape {stored}, not {self.settings.input_shape}; pass that one"
+                f"{h5_path}: holds views of {stored} voxels, not of --input_shape {self.settings.input_shape}; "
+                "leave the argument out"
             )
         return dataset
 
@@ -135,9 +153,13 @@ class HeatmapTask(Task):
         return np.array([residual.item(), target.square().sum().item(), target.sum().item(), target.numel()])
 
     def score(self, terms: np.ndarray) -> float:
-        """R² over all voxels of the validation views."""
+        """R² over all voxels of the validation views together."""
         residual, squares, total, count = terms
-        return float(1 - residual / max(squares - total**2 / count, 1e-12))
+        variation = squares - total**2 / count
+        if variation <= 1e-9 * squares:  # apart from rounding, it is the same value everywhere
+            warnings.warn("no validation view shows a spine: the score is 0; check the cases' masks", stacklevel=2)
+            return 0.0
+        return float(1 - residual / variation)
 
     def metric_handler(self) -> MetricHandler:
         return MetricHandler(HEATMAP_METRICS)
@@ -146,7 +168,7 @@ class HeatmapTask(Task):
         handler.update(
             subject["case_id"],
             prediction=probabilities_KXYZ[0].numpy(),
-            target=subject["heatmap"].data[0].numpy(),
+            reference=subject["heatmap"].data[0].numpy(),
             mask=subject["label"].data[0].numpy() > 0,
             spacing_mm=subject["image"].spacing,
         )
@@ -157,93 +179,108 @@ class HeatmapTask(Task):
         rows = {
             "input": {},
             "target": {"heatmap": target},
-            "prediction": {"heatmap": prediction, TARGET_COLOUR: target},
+            "prediction": {"heatmap": prediction, REFERENCE_COLOUR: target},
         }
         return draw_planes(_hu(subject), subject["image"].spacing, target, rows, title)
 
 
-class SegmentationTask(Task):
+class SegmentationTraining(TrainingTask):
     """The segmenter: the mask of the vertebrae in patches at 1 mm."""
 
-    name = "segmentation"
+    task = SEGMENTATION
     score_name = "validation_dice"
     target_key = "label"
-    overhang_vox = OVERHANG_VOX
+    scores_patches = True
+    full_score_name = "full_validation_dice"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrainingSettings) -> None:
         super().__init__(settings)
-        table = LABEL_TABLES[settings.labels]
-        classes = class_count(table)
-        self.out_channels = 1 if classes == 2 else classes
-        self.loss = DeepSupervision(MASK_LOSSES[settings.loss]())
-        self.presets = segmentation_presets(table)
+        self.scheme = LABEL_SCHEMES[settings.labels]
+        self.out_channels = 1 if self.scheme.class_count == 2 else self.scheme.class_count
+        self.loss = build_loss(settings.loss)
+        self.presets = segmentation_presets(self.scheme)
 
     def preprocessing(self) -> PreprocessingSettings:
-        return PreprocessingSettings("segmentation")
+        return IsotropicSettings()
 
     def patches(self) -> Patches:
         settings = self.settings
         return Patches(
-            settings.input_shape, settings.patches_per_volume, settings.bone_share, self.overhang_vox, settings.seed
+            shape=settings.input_shape,
+            per_volume=settings.patches_per_volume,
+            foreground_share=settings.bone_share,
+            overhang_vox=self.task.overhang_vox,
+            seed=settings.seed,
         )
 
     def score_terms(self, logits: Tensor, target: Tensor) -> np.ndarray:
         prediction = (logits > 0).long() if self.out_channels == 1 else logits.argmax(dim=1, keepdim=True)
+        return self._overlaps_and_sizes(prediction, target)
+
+    def _overlaps_and_sizes(self, prediction: Tensor, target: Tensor) -> np.ndarray:
         classes = range(1, max(self.out_channels, 2))
         overlaps = [((prediction == c) & (target == c)).sum().item() for c in classes]
-        sizes = [(prediction == c).sum().item() + (target == c).sum().item() for c in classes]
-        return np.array([overlaps, sizes], dtype=float)
+        found = [(prediction == c).sum().item() for c in classes]
+        wanted = [(target == c).sum().item() for c in classes]
+        return np.array([overlaps, found, wanted], dtype=float)
+
+    def scan_score(self, subject: tio.Subject, probabilities_KXYZ: Tensor) -> float:
+        """Dice of the scan; the mean over the classes that occur."""
+        prediction = torch.from_numpy(class_indices(probabilities_KXYZ.numpy()))
+        return self.score(self._overlaps_and_sizes(prediction, subject["label"].data[0]))
 
     def score(self, terms: np.ndarray) -> float:
-        """Dice over all voxels of the validation patches, the mean of the classes that occur."""
-        overlaps, sizes = terms
+        """Dice over all voxels of the validation patches together; the mean over the classes that occur.
+
+        A patch without foreground adds only what is falsely found in it. Without foreground in any patch, it is 0.
+        """
+        overlaps, found, wanted = terms
+        if not wanted.any():
+            remedy = "raise --bone_share or --patches_per_volume"
+            warnings.warn(f"no validation patch holds foreground: the score is 0; {remedy}", stacklevel=2)
+            return 0.0
+        sizes = found + wanted
         occurs = sizes > 0
-        return float(np.mean(2 * overlaps[occurs] / sizes[occurs])) if occurs.any() else 1.0
+        return float(np.mean(2 * overlaps[occurs] / sizes[occurs]))
 
     def metric_handler(self) -> MetricHandler:
         if self.out_channels == 1:
             return MetricHandler(MASK_METRICS)
-        return MetricHandler(MASK_METRICS, class_names=_class_names(self.settings.labels))
+        return MetricHandler(MASK_METRICS, self.scheme.class_names)
 
     def clean(self, probabilities_KXYZ: Tensor, spacing_mm: Sequence[float]) -> Tensor:
-        """Without blobs that are too small for a vertebra: pieces of ribs or of cut vertebrae."""
-        return without_small_blobs(probabilities_KXYZ, spacing_mm, LEAST_BLOB_MM3)
+        """Remove the connected components that ``--postprocess`` drops: pieces of ribs or of cut vertebrae."""
+        return without_dropped_components(probabilities_KXYZ, spacing_mm, self.settings.postprocess)
 
     def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
         handler.update(
             subject["case_id"],
             prediction=class_indices(probabilities_KXYZ.numpy()),
-            target=subject["label"].data[0].numpy(),
+            reference=subject["label"].data[0].numpy(),
             spacing_mm=subject["image"].spacing,
         )
 
     def masks(self, subject: tio.Subject, probabilities_KXYZ: Tensor) -> dict[str, np.ndarray]:
-        """Prediction and target, with the values that inference writes."""
-        values = label_values(self.settings.labels)
+        """Prediction and reference mask, with the values that inference writes."""
+        values = np.array(self.scheme.mask_values, np.uint8)
         target = subject["label"].data[0].numpy()
         return {"prediction": values[class_indices(probabilities_KXYZ.numpy())], "target": values[target]}
 
     def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
         target = subject["label"].data[0].numpy() > 0
         prediction = class_indices(probabilities_KXYZ.numpy()) > 0
-        rows = {"input": {}, "target": {TARGET_COLOUR: target}, "prediction": {PREDICTION_COLOUR: prediction}}
+        rows = {"input": {}, "target": {REFERENCE_COLOUR: target}, "prediction": {PREDICTION_COLOUR: prediction}}
         return draw_planes(_hu(subject), subject["image"].spacing, target, rows, title)
 
     def test_picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
-        """Prediction and target on slices along the spine's line."""
+        """Draw prediction and reference mask on slices along the line of the spine."""
         masks = self.masks(subject, probabilities_KXYZ)
         return draw_comparison(_hu(subject), subject["image"].spacing, masks["prediction"], masks["target"], title)
 
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (HeatmapTask, SegmentationTask)}
-
-
-def _class_names(labels: str) -> tuple[str, ...]:
-    """Names of the foreground classes of a label table, in the order of their numbers."""
-    if labels == "regions":
-        return "cervical", "thoracic", "lumbar"
-    return tuple(VERTEBRA_NAMES[label] for label in LABEL_TABLES[labels])
+TRAINING_TASKS: dict[Task, type[TrainingTask]] = {kind.task: kind for kind in (HeatmapTraining, SegmentationTraining)}
 
 
 def _hu(subject: tio.Subject) -> np.ndarray:
-    return subject["image"].data[0].numpy() * HU_PER_UNIT
+    image_hu: np.ndarray = subject["image"].data[0].numpy() * HU_PER_UNIT
+    return image_hu

@@ -3,20 +3,23 @@
 import sys
 from pathlib import Path
 
-# So that the script also runs from a checkout that was not installed; Python puts only training/ on the path.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    # Python puts only training/ on the path. With the root, the script also runs without an installation.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from training.arguments import parse_arguments
-from utils.misc import run_command
+from utils.misc import command
+from utils.tasks import HEATMAP
 
 
+@command
 def main() -> None:
-    """Read the arguments, then load what training needs: --help answers at once."""
-    settings = parse_arguments("heatmap")
-    from training.scripts import train_and_test
+    """Read the arguments, then train; torch is imported only now, so that --help is quick."""
+    settings = parse_arguments(HEATMAP)
+    from training.scripts import run
 
-    train_and_test(settings)
+    run(settings)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

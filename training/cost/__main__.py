@@ -1,4 +1,4 @@
-"""What each architecture costs, as a table: python -m training.cost [--measure]."""
+"""A table of what each architecture costs: python -m training.cost [--measure]."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 from networks import ARCHITECTURES
 from utils.constants import HEATMAP_SHAPE, SEGMENTATION_SHAPE
-from utils.misc import OneLineParser, run_command
+from utils.misc import OneLineParser, command
 
 if TYPE_CHECKING:
-    from training.checkpoints import NetworkSpec
+    from prediction.checkpoints import NetworkSpec
 
 COUNTED = ("parameters", "GFLOP at 64×64×128", "GFLOP at 128³", "GiB: fp32", "checkpointing", "16 bit", "both")
 MEASURED = ("CPU: GiB", "time", "CPU, checkpointing: GiB", "time", "CUDA, {memory_gb:g} GiB: GiB", "s")
 
 
+@command
 def main() -> None:
-    """Print what is counted or, with ``--measure``, what training steps at 128×128×128 took here."""
+    """Print counted costs or, with ``--measure``, measured costs of training steps at 128×128×128."""
     parser = OneLineParser(
         description="Print what architectures cost: parameters, operations of a forward pass, memory of a training "
         "step at 128×128×128 with one patch; or measure such steps on this machine.",
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="run steps here instead; minutes each on a CPU")
     parser.add_argument("--memory_gb", type=float, default=4, help="GiB to stay under where CUDA is measured")
     arguments = parser.parse_args()
-    from training.checkpoints import NetworkSpec
+    from prediction.checkpoints import NetworkSpec
 
     specs = [NetworkSpec(name, 1, 1, SEGMENTATION_SHAPE) for name in arguments.model]
     if arguments.measure:
@@ -45,12 +46,13 @@ def counted_row(spec: NetworkSpec) -> list[str]:
     """The columns of ``COUNTED``; nothing is run."""
     import torch
 
-    from training.compute import Compute
-    from training.measure import LOSS, count_flops, count_parameters
-    from training.memory import GIB, training_bytes
+    from prediction.device import Device
+    from training.cost.measure import LOSS, count_flops, count_parameters
+    from training.cost.memory import GIB, training_bytes
+    from training.steps.step_plan import StepPlan
 
     ways = [
-        Compute(torch.device("cpu"), precision, checkpointing)
+        StepPlan(Device(torch.device("cpu"), precision), checkpointing)
         for precision in ("fp32", "bf16")
         for checkpointing in (False, True)
     ]
@@ -68,11 +70,12 @@ def measured_rows(specs: list[NetworkSpec], unit: NetworkSpec, memory_gb: float)
     """The columns of ``MEASURED``: fp32 on a CPU, where times are multiples of ``unit``'s; on CUDA what fits."""
     import torch
 
-    from training.compute import Compute
-    from training.measure import LOSS, measure_step
-    from training.memory import GIB, fit_memory
+    from prediction.device import Device
+    from training.cost.measure import LOSS, measure_step
+    from training.cost.memory import GIB, fit_memory
+    from training.steps.step_plan import StepPlan
 
-    cpu, cuda = (Compute(torch.device(device), "fp32") for device in ("cpu", "cuda"))
+    cpu, cuda = (StepPlan(Device(torch.device(device), "fp32")) for device in ("cpu", "cuda"))
     unit_seconds = measure_step(unit, cpu).seconds
     for spec in specs:
         row = [spec.name]
@@ -96,4 +99,4 @@ def print_table(columns: Iterable[str], rows: Iterable[list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

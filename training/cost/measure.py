@@ -1,4 +1,4 @@
-"""What a network costs: operations by count, a training step's memory and time by running it."""
+"""Costs of a network: operations by counting, memory and time of a training step by running it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metrics.losses import DeepSupervision, DiceCE
 from networks.checkpointing import checkpoint_blocks
-from training.checkpoints import NetworkSpec
-from training.compute import Compute
-from training.memory import limit_memory
-from training.optimizer import build_optimizer
+from prediction.checkpoints import NetworkSpec
+from training.arguments import TrainingSettings
+from training.cost.memory import limit_memory
+from training.steps.optimizer import build_optimizer
+from training.steps.step_plan import StepPlan
+from utils.tasks import SEGMENTATION
 from verse_utils.errors import UserError
 
 LOSS = DeepSupervision(DiceCE())
@@ -26,11 +28,11 @@ _WARM_UP_STEPS = {"cpu": 1, "cuda": 3}
 
 @dataclass(frozen=True)
 class Measured:
-    """A training step, as it was run.
+    """Costs of a training step that was run.
 
     Attributes:
-        peak_bytes: on CUDA, most bytes that tensors held; on a CPU, most bytes that the process grew by, from before
-            the network was built, workspaces of convolutions included.
+        peak_bytes: on CUDA, the peak of all tensors; on a CPU, the peak growth of the process since before the network
+            was built, workspaces of convolutions included.
         seconds: of one step.
     """
 
@@ -39,52 +41,54 @@ class Measured:
 
 
 def count_parameters(spec: NetworkSpec) -> int:
-    """How many numbers the network learns."""
+    """Number of the network's parameters."""
     return sum(parameter.numel() for parameter in spec.build().parameters())
 
 
 def count_flops(spec: NetworkSpec) -> int:
     """Floating-point operations of a forward pass of one image, by torch's counter; a multiply-add counts as two."""
-    network = spec.build().eval().to("meta")  # nothing is computed; attention is counted, unlike a CPU's own kernel
+    network = spec.build().eval().to("meta")  # computes nothing, and counts attention, which it doesn't for a CPU
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, spec.in_channels, *spec.input_shape, device="meta"))
-    return counter.get_total_flops()
+    flops: int = counter.get_total_flops()
+    return flops
 
 
-def measure_step(spec: NetworkSpec, compute: Compute, memory_gb: float | None = None) -> Measured:
-    """Run training steps in a process of their own, whose memory is then theirs alone.
+def measure_step(spec: NetworkSpec, plan: StepPlan, memory_gb: float | None = None) -> Measured:
+    """Run training steps in a separate process, so that its memory is theirs alone.
 
     Args:
         spec: the network's building plan.
-        compute: how to run it.
-        memory_gb: GiB that a GPU's allocator may take; all where None.
+        plan: how to run it.
+        memory_gb: limit of a GPU's allocator in GiB; no limit if None.
 
     Raises:
-        UserError: the memory was not enough, or a CPU's can't be told on this system.
+        UserError: the memory was not enough, or it can't be measured for a CPU on this system.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_run_steps, spec, compute, memory_gb).result()
+        return process.submit(_run_steps, spec, plan, memory_gb).result()
 
 
-def _run_steps(spec: NetworkSpec, compute: Compute, memory_gb: float | None) -> Measured:
-    with limit_memory(spec, compute.device, memory_gb):
-        return _measured_steps(spec, compute)
+def _run_steps(spec: NetworkSpec, plan: StepPlan, memory_gb: float | None) -> Measured:
+    with limit_memory(spec, plan.device.torch_device, memory_gb):
+        return _measured_steps(spec, plan)
 
 
-def _measured_steps(spec: NetworkSpec, compute: Compute) -> Measured:
-    device = compute.device
+def _measured_steps(spec: NetworkSpec, plan: StepPlan) -> Measured:
+    device = plan.device.torch_device
     before = _process_bytes("VmRSS")
     network = spec.build().to(device)
-    if compute.checkpointing:
+    if plan.checkpointing:
         checkpoint_blocks(network)
-    optimizer = build_optimizer(network)
-    image = torch.randn(compute.batch_size, spec.in_channels, *spec.input_shape, device=device)
+    settings = TrainingSettings(SEGMENTATION, Path(), "", input_shape=spec.input_shape, loss=SEGMENTATION.losses[0])
+    optimizer = build_optimizer(network, settings)
+    image = torch.randn(plan.batch_size, spec.in_channels, *spec.input_shape, device=device)
     target = (image[:, :1] > 1).to(torch.uint8)
-    scaler = torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
+    scaler = torch.amp.GradScaler(device.type, enabled=plan.device.precision == "fp16")
     seconds = 0.0
     for _ in range(_WARM_UP_STEPS[device.type] + 1):
         started = time.perf_counter()
-        with compute.autocast():
+        with plan.device.autocast():
             logits = network(image)
         scaler.scale(LOSS(logits, target)).backward()
         scaler.step(optimizer)
@@ -99,9 +103,9 @@ def _measured_steps(spec: NetworkSpec, compute: Compute) -> Measured:
 
 
 def _process_bytes(name: str) -> int:
-    """Resident bytes of this process: now (VmRSS), or at most so far (VmHWM)."""
+    """Resident bytes of this process: now (VmRSS), or the peak so far (VmHWM)."""
     status = Path("/proc/self/status")
     if not status.exists():
-        raise UserError("--measure: the memory of a CPU's training step is measured on Linux alone")
+        raise UserError("--measure: the memory of training steps on a CPU can be measured on Linux only")
     lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
     return int(lines[name].split()[0]) * 1024

@@ -1,0 +1,1 @@
+"""Costs of training an architecture: operations, memory, time."""
