@@ -3,6 +3,8 @@
 From a shell: ``python inference.py --input SCAN … --output FOLDER --segmentation_model RUN --heatmap_model RUN``.
 From Python::
 
+    from inference import load_models, segment
+
     models = load_models(Path("trained_models/segmenter"), Path("trained_models/localiser"))
     mask = segment("scan.nii.gz", models).mask  # (I, J, K) uint8 on the scan's own grid
 """
@@ -13,80 +15,114 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, fields, replace
+import time
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.whole_scans import MARGIN_MM, POSTPROCESSING, Models, Options, Segmentation, load_models, segment
+from prediction.options import POSTPROCESSING, Options
 from utils.constants import SEGMENTATION_SPACING_MM
-from utils.misc import OneLineParser, run_command, write_json
+from utils.files.run_folder import RUNS_FOLDER
+from utils.misc import OneLineParser, command, write_json
 from verse_utils.errors import UserError
 
 if TYPE_CHECKING:
-    from utils.scans import Scan, ScanSource
+    from collections.abc import Iterator
+
+    from prediction.trained_model import TrainedModel
+    from prediction.whole_scans import Models, Segmentation
+    from utils.files.find_scans import ScanSource
+    from utils.files.scans import Scan
 
 # Bytes of memory for each voxel of a scan: those of its mask and, where all of it is searched, of a layer of windows.
 _MASK_BYTES, _WHOLE_BYTES = 1, 4
-# Bytes in the temporary folder for each voxel that is searched: HU, a probability, the number of its blob.
+# Bytes in the temporary folder for each voxel that is searched: HU, a probability, the number of its component.
 _SCRATCH_BYTES = 10
-# Scans of fewer voxels are small for any machine that runs a network.
-_WORTH_A_WORD_VOXELS = 3e8
+# Scans of fewer voxels fit any machine that runs a network; no need to tell what memory they take.
+_LARGE_SCAN_VOXELS = 3e8
+
+
+def __getattr__(name: str) -> Any:
+    """``load_models`` and ``segment``, loaded when they are used: torch takes a second, and --help needs none."""
+    if name in ("load_models", "segment"):
+        from prediction import whole_scans
+
+        return getattr(whole_scans, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True)
 class Job:
-    """The command line's arguments, as each worker gets them."""
+    """What each worker needs: arguments of the command line by their names, paths resolved.
+
+    Attributes:
+        options: the arguments that concern the segmentation itself.
+    """
 
     output: Path
-    segmentation_model: Path
+    segmentation_model: tuple[Path, ...]
     heatmap_model: Path | None
     device: str
     precision: str
-    options: Options
-    true_masks: Path | None
+    evaluate: Path | None
     overwrite: bool
     workers: int
+    resample_series: bool
+    options: Options
 
 
 def process(source: ScanSource, job: Job) -> dict[str, Any]:
     """Segment a scan into files; returns its summary, or its name and the error that the user has to mend."""
     import torch
 
-    from metrics.true_masks import find_true_mask, score_scan
-    from utils.scans import open_scan
+    from metrics.mask_scores import score_scan
+    from metrics.reference_masks import find_reference_mask
+    from prediction.whole_scans import segment
+    from utils.files.scans import open_scan
 
     base = {"name": source.name, "scan": str(source.path)}
     mask_path, summary_path = (job.output / f"{source.name}{end}" for end in ("_vertebrae.nii.gz", "_summary.json"))
+    if source.error:
+        return {**base, "error": source.error}
     if summary_path.exists() and mask_path.exists() and not job.overwrite:
         return {**json.loads(summary_path.read_text(encoding="utf-8")), "kept": True}
     try:
-        models = _models(job)
-        scan = open_scan(source)
-        true_mask = job.true_masks and find_true_mask(source, job.true_masks)
+        models = load_models_once(job)
+        scan = open_scan(source, job.resample_series)
+        reference_path = job.evaluate and find_reference_mask(source.path, job.evaluate)
         _warn_of_memory(scan, source, job)
         found = segment(scan, models, job.options)
-        metrics = {"metrics": score_scan(found.mask, scan, true_mask)} if true_mask else {}
-        with found.timed("write"):
-            scan.save(found.mask, mask_path)
-            if found.probabilities is not None:
-                scan.save(found.probabilities, job.output / f"{source.name}_probabilities.nii.gz")
-            _save_picture(source.name, found, job.output / f"{source.name}.png")
-        summary = {**base, **_summary(scan, found, models, job), **metrics}
+        metrics = {"metrics": score_scan(found.mask, scan, reference_path)} if reference_path else {}
+        started = time.perf_counter()
+        scan.save(found.mask, mask_path)
+        if scan.tilt is not None:
+            scan.save_on_slices(found.mask, job.output / f"{source.name}_vertebrae_slices.nii.gz")
+        if found.probabilities is not None:
+            scan.save(found.probabilities, job.output / f"{source.name}_probabilities.nii.gz")
+        _save_picture(source.name, found, job.output / f"{source.name}.png")
+        seconds = {**found.seconds, "write": round(time.perf_counter() - started, 2)}
+        summary = {**base, **_summary(scan, found, models, job), "seconds": seconds, "warnings": found.warnings}
+        summary |= metrics
         write_json(summary_path, summary)
         return summary
     except UserError as error:
         return {**base, "error": str(error)}
     except (MemoryError, torch.OutOfMemoryError):
         return {**base, "error": f"{source.path}: memory was not enough; give a --heatmap_model, or fewer --workers"}
+    except Exception as error:  # one scan must never stop the others
+        reason = (str(error).splitlines() or [""])[0][:200]
+        return {**base, "error": f"{source.path}: {type(error).__name__}: {reason}; leave it out"}
 
 
 @lru_cache(maxsize=1)
-def _models(job: Job) -> Models:
+def load_models_once(job: Job) -> Models:
     """The models, loaded once in each process."""
     import torch
+
+    from prediction.whole_scans import load_models
 
     if job.workers > 1:  # else each of them takes all cores
         torch.set_num_threads(max(1, torch.get_num_threads() // job.workers))
@@ -94,41 +130,47 @@ def _models(job: Job) -> Models:
 
 
 def _warn_of_memory(scan: Scan, source: ScanSource, job: Job) -> None:
-    if scan.voxel_count < _WORTH_A_WORD_VOXELS:
+    if scan.voxel_count < _LARGE_SCAN_VOXELS:
         return
     memory_gb = 1 + (_MASK_BYTES if job.heatmap_model else _WHOLE_BYTES) * scan.voxel_count / 1e9
-    told = f"{source.path}: {scan.voxel_count:.1e} voxels, about {memory_gb:.0f} GB of memory"
+    message = f"{source.path}: {scan.voxel_count:.1e} voxels, about {memory_gb:.0f} GB of memory"
     if not job.heatmap_model:
         searched = scan.voxel_count * abs(np.linalg.det(scan.affine[:3, :3])) / SEGMENTATION_SPACING_MM**3
-        told += f" and up to {_SCRATCH_BYTES * searched / 1e9:.0f} GB in {tempfile.gettempdir()} to search all of it"
-    print(told, file=sys.stderr, flush=True)
+        message += f" and up to {_SCRATCH_BYTES * searched / 1e9:.0f} GB in {tempfile.gettempdir()} to search all of it"
+    print(message, file=sys.stderr, flush=True)
 
 
 def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[str, Any]:
     """What was found and how, in JSON's types."""
-    from utils.mask_facts import mask_facts
+    from utils.geometry.mask_facts import mask_facts
 
     return {
         "shape": list(scan.shape),
         "searched_voxels": None if found.region is None else [[axis.start, axis.stop] for axis in found.region],
-        **mask_facts(found.mask, scan.affine),
+        **mask_facts(*scan.with_right_angles(found.mask)),
         "settings": {**asdict(job.options), "device": job.device, "precision": job.precision},
-        "models": {
-            model.task: {"name": model.name, "network": str(model.spec), "sha256": model.sha256}
-            for model in models
-            if model is not None
-        },
-        "seconds": found.seconds,
-        "warnings": found.warnings,
+        "models": {name: _described(model) for name, model in _named(models)},
     }
+
+
+def _named(models: Models) -> Iterator[tuple[str, TrainedModel]]:
+    """Models by their tasks; those of an ensemble, after the first, by their numbers too."""
+    for number, model in enumerate(models.segmenters, 1):
+        yield model.task.name + (f" {number}" if number > 1 else ""), model
+    if models.localiser is not None:
+        yield models.localiser.task.name, models.localiser
+
+
+def _described(model: TrainedModel) -> dict[str, str]:
+    return {"name": model.name, "network": str(model.spec), "sha256": model.sha256}
 
 
 def _save_picture(name: str, found: Segmentation, path: Path) -> None:
     from utils.visualize import draw_mask, save_figure
 
-    if found.working_hu is None or found.working_blobs is None:
+    if found.working_hu is None or found.working_components is None:
         return
-    save_figure(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_blobs, name), path)
+    save_figure(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_components, name), path)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -154,21 +196,27 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--input", nargs="+", required=True, metavar="SCAN", help="NIfTI files, DICOM folders, folders of them, globs")
+    add(
+        "--input", nargs="+", required=True, metavar="SCAN", help="NIfTI, DICOM folders or ZIPs, folders of them, globs"
+    )
+    add("--series", metavar="NAME", help="UID or description of the DICOM series to take, where there are several")
+    add("--resample_series", action="store_true", help="put DICOM slices of uneven spacing on an even grid")
     add("--output", type=Path, required=True, help="folder of the results")
-    add("--segmentation_model", type=Path, required=True, help="run's name, its folder, or a checkpoint file")
+    segmenter_help = "run's name, its folder, or a checkpoint file; of several, the probabilities are averaged"
+    add("--segmentation_model", type=Path, nargs="+", required=True, metavar="RUN", help=segmenter_help)
     add("--heatmap_model", type=Path, help="the same of the localiser; without one the whole scan is searched")
-    add("--no_localiser", action="store_true", help="search the whole scan, whatever --heatmap_model says")
-    add("--runs", type=Path, default=Path("trained_models"), help="folder in which runs' names are looked up")
-    add("--margin_mm", type=float, default=MARGIN_MM, help="around the spine that the localiser found")
-    add("--overlap", type=float, default=0.5, help="least share of a window that its neighbour covers")
-    add("--batch_size", type=int, default=1, help="windows in a forward pass")
-    add("--tta", action="store_true", help="average with the answer to the mirrored scan: twice the time")
-    add("--postprocess", choices=POSTPROCESSING, default="blobs", help="drop blobs under 5 cm³, or all but the largest")
-    add("--probabilities", action="store_true", help="save the probability of vertebra too")
-    add("--evaluate", type=Path, metavar="MASKS", help="folder of true masks to score the results by")
-    add("--overwrite", action="store_true", help="do scans again whose results are there")
-    add("--json", action="store_true", help="print the summaries as JSON in place of the table")
+    add("--no_localiser", action="store_true", help="search the whole scan, even with a --heatmap_model")
+    add("--runs", type=Path, default=RUNS_FOLDER, help="folder in which names of runs are looked up")
+    add("--margin_mm", type=float, default=Options.margin_mm, help="around the spine that the localiser found")
+    add("--overlap", type=float, default=Options.overlap, help="smallest share of a window that its neighbour covers")
+    add("--batch_size", type=int, default=Options.batch_size, help="windows in a forward pass")
+    add("--tta", action="store_true", help="average with the prediction of the mirrored scan: twice the time")
+    drop = "drop connected components under 5 cm³ (blobs), all but the largest, or none"
+    add("--postprocess", choices=POSTPROCESSING, default=Options.postprocess, help=drop)
+    add("--probabilities", action="store_true", help="save the probability of foreground, too")
+    add("--evaluate", type=Path, metavar="MASKS", help="folder of reference masks to score the results by")
+    add("--overwrite", action="store_true", help="segment scans again whose results exist")
+    add("--json", action="store_true", help="print the summaries as JSON instead of the table")
     add("--workers", type=int, default=1, help="scans at a time, each in a process")
     add("--scheduler", metavar="ADDRESS", help="running Dask scheduler that gets the scans; workers see the same files")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -185,39 +233,66 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
+def _job(arguments: argparse.Namespace) -> Job:
+    """The arguments, with models found and paths that hold in any working folder."""
+    from prediction.checkpoints import find_checkpoint
+
+    values = dict(vars(arguments))
+    if arguments.no_localiser:
+        values["heatmap_model"] = None
+    segmenters = arguments.segmentation_model
+    values["segmentation_model"] = tuple(find_checkpoint(one, arguments.runs).resolve() for one in segmenters)
+    if values["heatmap_model"] is not None:
+        values["heatmap_model"] = find_checkpoint(values["heatmap_model"], arguments.runs).resolve()
+    for name in ("output", "evaluate"):
+        values[name] = values[name] and values[name].resolve()
+    options = Options(**{option.name: values[option.name] for option in fields(Options)})
+    return Job(**{part.name: values[part.name] for part in fields(Job) if part.name != "options"}, options=options)
+
+
+def _check_models(job: Job, here: bool) -> None:
+    """Raise UserError for a wrong model before any work.
+
+    Args:
+        job: that names them.
+        here: whether this process does the work; then they are loaded, once. Others load them on their own machines.
+    """
+    from prediction.checkpoints import load_checkpoint_of
+    from prediction.device import find_device
+    from prediction.whole_scans import load_models
+    from utils.tasks import HEATMAP, SEGMENTATION
+
+    if here:
+        load_models_once(job)
+        return
+    if len(job.segmentation_model) > 1:
+        load_models(job.segmentation_model, device="cpu", precision="fp32")  # only so it is seen that they are alike
+    else:
+        load_checkpoint_of(SEGMENTATION, job.segmentation_model[0])
+    if job.heatmap_model is not None:
+        load_checkpoint_of(HEATMAP, job.heatmap_model)
+    if job.workers > 1:
+        find_device(job.device, job.precision)
+
+
+@command
 def main() -> None:
     """Segment every scan, go on where one fails, and end with a table; exit code 1 where one failed."""
     arguments = parse_arguments()
-    from training.checkpoints import find_checkpoint
-    from training.compute import find_compute
-    from training.trained_model import load_checkpoint_of
+    from utils.files.find_scans import find_scans
     from utils.pool import run_all
-    from utils.scans import find_scans
 
-    sources = find_scans(arguments.input)
+    sources = find_scans(arguments.input, arguments.series)
+    if all(source.error for source in sources):
+        raise UserError("\nerror: ".join(source.error for source in sources))
     if arguments.scheduler:  # workers run in other folders
-        sources = [replace(source, path=source.path.resolve()) for source in sources]
-    runs = arguments.runs.resolve()
-    heatmap_model = None if arguments.no_localiser else arguments.heatmap_model
-    names = [option.name for option in fields(Options)]
-    job = Job(
-        output=arguments.output.resolve(),
-        segmentation_model=find_checkpoint(arguments.segmentation_model, runs).resolve(),
-        heatmap_model=heatmap_model and find_checkpoint(heatmap_model, runs).resolve(),
-        device=arguments.device,
-        precision=arguments.precision,
-        options=Options(**{name: getattr(arguments, name) for name in names}),
-        true_masks=arguments.evaluate and arguments.evaluate.resolve(),
-        overwrite=arguments.overwrite,
-        workers=arguments.workers,
-    )
-    load_checkpoint_of("segmentation", job.segmentation_model)  # a wrong one is told before any work
-    if job.heatmap_model is not None:
-        load_checkpoint_of("heatmap", job.heatmap_model)
-    if arguments.scheduler is None:
-        find_compute(job.device, job.precision)
+        sources = [source.resolved() for source in sources]
+        arguments.workers = 1  # of each of its processes
+    arguments.workers = min(arguments.workers, len(sources))
+    job = _job(arguments)
+    _check_models(job, here=arguments.scheduler is None and job.workers == 1)
     rows = []
-    for row in run_all(partial(process, job=job), sources, arguments.workers, arguments.scheduler):
+    for row in run_all(partial(process, job=job), sources, job.workers, arguments.scheduler):
         rows.append(row)
         if "error" in row:
             print(f"error: {row['error']}", file=sys.stderr, flush=True)
@@ -235,4 +310,4 @@ if __name__ == "__main__":
     # Imported by its name: workers on other machines can't import anything of __main__.
     from inference import main as main_by_name
 
-    run_command(main_by_name)
+    main_by_name()

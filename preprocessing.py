@@ -1,225 +1,466 @@
-"""VerSe folders to compressed HDF5: ``python preprocessing.py --data_path ROOT --task both``."""
+"""Folders of CT scans and masks to compressed HDF5: ``python preprocessing.py --data_path ROOT --task both``."""
 
 from __future__ import annotations
 
 import argparse
-import os
+import math
 import platform
-from collections.abc import Iterable
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from utils.constants import HEATMAP_SHAPE, HU_AIR, SEGMENTATION_SPACING_MM
-from utils.misc import OneLineParser, run_command
+from tqdm import tqdm
+
+from utils.constants import HU_AIR, SEGMENTATION_SPACING_MM
+from utils.misc import OneLineParser, command
 from utils.pool import run_all
-from verse_utils.cases import Case, find_cases
-from verse_utils.errors import UserError
+from utils.resources import choose_workers
+from utils.tasks import HEATMAP, SEGMENTATION, TASKS, Task
+from verse_utils.cases import Case
+from verse_utils.catalogue import is_verse
+from verse_utils.chosen import Chosen
+from verse_utils.editions import Edition, add_edition_argument, as_editions, describe_counts, edition_name
+from verse_utils.errors import FileError, UserError
 
-TASKS = ("heatmap", "segmentation")
+if TYPE_CHECKING:
+    import numpy as np
+
+    from utils.geometry.working_grid import WorkingGrid
+    from verse_utils.check.findings import CaseReport
+    from verse_utils.check.selection import Selection
+
+# Functions import h5py, scipy, nibabel and matplotlib where they need them, so that --help is quick.
+
 OUTPUT_FOLDER = Path("preprocessed")
+DATA_HELP = (
+    "folders that hold data at any depth, in the layout of VerSe (subject-based or MICCAI), nnU-Net, TotalSegmentator "
+    "or CTSpine1K; or CSV tables of images and masks"
+)
+
+# Slices of a scan that are read at a time. Of a fine scan, thicker slabs would take more memory than all of it at 1 mm.
+_SLAB_SLICES = 4
+# What a worker takes besides its case: Python and the libraries.
+_WORKER_BYTES = 200 * 2**20
+
+
+class PreprocessingSettings(ABC):
+    """What the cases of an H5 are resampled to; one kind for each task.
+
+    Attributes:
+        task: that the H5 is made for.
+    """
+
+    task: ClassVar[Task]
+
+    @property
+    @abstractmethod
+    def grid_name(self) -> str:
+        """The grid in the name of the H5."""
+
+    @abstractmethod
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as they are stored in the H5."""
+
+    @abstractmethod
+    def grid(self, shape: tuple[int, int, int], affine: np.ndarray) -> WorkingGrid:
+        """The grid that a scan of this shape (I, J, K) and affine (4, 4) is resampled to."""
+
+    def file_name(self, roots: Sequence[Path], edition: Edition | None) -> str:
+        """Name of the H5; other data or settings give another name; ``edition`` is None where nothing is VerSe's."""
+        data = "+".join(root.resolve().name.removesuffix(".csv") for root in roots)
+        verse = f"_{edition_name(edition)}" if edition else ""
+        return f"{data}{verse}_{self.task}_{self.grid_name}.h5"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a case is made into.
+class ViewSettings(PreprocessingSettings):
+    """For the localiser: the whole scan in a view of ``shape`` (X, Y, Z) voxels."""
 
-    Attributes:
-        task: "heatmap" (the whole scan in one view of ``shape``) or "segmentation" (the whole scan at ``spacing_mm``).
-        shape: (X, Y, Z) voxels of the view; heatmap only.
-        spacing_mm: of the segmentation grid; segmentation only.
-    """
+    task = HEATMAP
+    shape: tuple[int, int, int] = HEATMAP.input_shape
 
-    task: str
-    shape: tuple[int, int, int] = HEATMAP_SHAPE
+    @property
+    def grid_name(self) -> str:
+        return "x".join(map(str, self.shape))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"task": self.task.name, "shape": list(self.shape)}
+
+    def grid(self, shape: tuple[int, int, int], affine: np.ndarray) -> WorkingGrid:
+        from utils.geometry.working_grid import WorkingGrid
+
+        return WorkingGrid.view(shape, affine, self.shape)
+
+
+@dataclass(frozen=True)
+class IsotropicSettings(PreprocessingSettings):
+    """For the segmenter: the whole scan with voxels of ``spacing_mm`` along each axis."""
+
+    task = SEGMENTATION
     spacing_mm: float = SEGMENTATION_SPACING_MM
 
-    def as_dict(self) -> dict:
-        """The settings that matter to the task, for the H5."""
-        if self.task == "heatmap":
-            return {"task": self.task, "shape": list(self.shape)}
-        return {"task": self.task, "spacing_mm": self.spacing_mm}
+    @property
+    def grid_name(self) -> str:
+        return f"{self.spacing_mm:g}mm"
 
-    def file_name(self, root: Path, edition: int) -> str:
-        """Name of the H5; it tells data and settings, so that no two mix."""
-        grid = "x".join(map(str, self.shape)) if self.task == "heatmap" else f"{self.spacing_mm:g}mm"
-        return f"{root.resolve().name}_verse{edition}_{self.task}_{grid}.h5"
+    def as_dict(self) -> dict[str, Any]:
+        return {"task": self.task.name, "spacing_mm": self.spacing_mm}
+
+    def grid(self, shape: tuple[int, int, int], affine: np.ndarray) -> WorkingGrid:
+        from utils.geometry.working_grid import WorkingGrid
+
+        return WorkingGrid.isotropic(shape, affine, self.spacing_mm)
 
 
 def preprocess(
-    root: Path,
-    edition: int,
-    settings: Settings,
+    roots: Path | Sequence[Path],
+    edition: Edition,
+    settings: PreprocessingSettings,
     output: Path = OUTPUT_FOLDER,
     workers: int | None = None,
     exclude: Iterable[str] = (),
     pictures: bool = True,
     scheduler: str | None = None,
+    memory_gb: float | None = None,
 ) -> Path:
-    """Write every case of a VerSe folder to an H5; cases that are there already are kept.
+    """Write every case of one or several data sets that can be used to an H5, as ``preprocess_cases`` does.
 
     Args:
-        root: folder with VerSe's dataset folders.
-        edition: 19 or 20.
-        settings: the task and its grid.
-        output: folder of the H5, its ``.cases`` and its ``.pictures``.
-        workers: processes; one per core by default.
-        exclude: ids or subjects to leave out.
-        pictures: save a picture of each case.
-        scheduler: address of a Dask scheduler whose workers do the work instead; see ``utils.pool.run_all``. They must
-            see ``root`` and ``output`` at the same paths.
-
-    Returns:
-        Path of the H5; absolute with a scheduler.
+        roots: what holds the data, in any of the layouts of ``verse_utils.catalogue``.
+        edition: of VerSe: 19, 20 or both.
+        settings: what the cases are resampled to, for which task.
+        output, workers, pictures, scheduler, memory_gb: as of ``preprocess_cases``.
+        exclude: globs of ids or patients to leave out.
 
     Raises:
-        UserError: nothing usable found, cases that can't be read, or workers that can't work. Then no H5 is written;
-            finished cases are kept for the next run.
+        UserError: as of ``select_cases`` and ``preprocess_cases``.
     """
-    from tqdm import tqdm
+    from verse_utils.check.selection import select_cases
 
-    from utils.h5_cases import write_links
-    from verse_utils.images import check_case
+    roots = [roots] if isinstance(roots, Path) else roots
+    selection = select_cases(roots, edition, Chosen(exclude=exclude, goes_on=True))
+    return preprocess_cases(selection, edition, settings, output, workers, pictures, scheduler, memory_gb=memory_gb)
 
-    if scheduler is not None:  # its workers run in other folders
-        root, output = root.resolve(), output.resolve()
-    cases = find_cases(root, edition, exclude)
-    for case in cases:  # what headers can tell is told before any work
-        check_case(case)
-    h5_path = output / settings.file_name(root, edition)
-    work = partial(_preprocess_case, settings=settings, h5_path=h5_path, pictures=pictures)
-    failures = []
-    with tqdm(total=len(cases), desc=f"{settings.task} H5", unit="case") as progress:
-        for failure in run_all(work, cases, workers or os.cpu_count() or 1, scheduler):
-            failures += [failure] if failure else []
-            progress.update()
-    if failures:
-        _remove_empty_folders(h5_path.with_suffix(".cases"))
-        _remove_empty_folders(h5_path.with_suffix(".pictures"))
-        _remove_empty_folders(output)
-        raise UserError("; ".join(failures))
-    if scheduler is not None:
-        _check_written(h5_path, cases)
-    write_links(h5_path, settings.task, settings.as_dict(), [(case.split, case.case_id) for case in cases])
+
+def preprocess_cases(
+    selection: Selection,
+    edition: Edition,
+    settings: PreprocessingSettings,
+    output: Path = OUTPUT_FOLDER,
+    workers: int | None = None,
+    pictures: bool = True,
+    scheduler: str | None = None,
+    strict: bool = False,
+    memory_gb: float | None = None,
+) -> Path:
+    """Write cases to an H5; those that were written before are kept, those that can't be used are left out.
+
+    Args:
+        selection: of ``select_cases``.
+        edition: of VerSe: 19, 20 or both.
+        settings: what the cases are resampled to, for which task.
+        output: folder of the H5 and its ``.pictures``; of its ``.cases`` too, until all are done.
+        workers: number of processes; by default one for each core, if the largest cases together fit the memory.
+        pictures: save a picture of each case.
+        scheduler: address of a Dask scheduler whose workers do the work instead; see ``utils.pool.run_all``. They must
+            see the data and ``output`` at the same paths.
+        strict: raise an error if a case can't be used.
+        memory_gb: GiB that all processes together may take; by default what is free, unless ``workers`` is given.
+
+    Returns:
+        Path of the H5, absolute with a scheduler. ``H5Cases(path).notes`` tells which cases were left out, and why.
+
+    Raises:
+        UserError: no case can be used, the H5 is that of other data of the same name, the workers fail, the disk is
+            full, or another run writes this H5. Then no H5 is written; finished cases are kept for the next run.
+    """
+    from utils.files.h5_packing import check_data_path, only_writer, pack_cases
+    from verse_utils.check.cases import remark_duplicates
+    from verse_utils.check.findings import lines_of
+
+    cases, output = selection.cases, output.resolve() if scheduler else output  # its workers run in other folders
+    h5_path = output / settings.file_name(selection.roots, edition if any(map(is_verse, cases)) else None)
+    data_path = [str(root.resolve()) for root in selection.roots]
+    if scheduler is None:
+        workers = choose_workers({case.case_id: memory_bytes(case, settings) for case in cases}, workers, memory_gb)
+    with only_writer(h5_path):
+        check_data_path(h5_path, data_path)
+        work = partial(preprocess_case, settings=settings, h5_path=h5_path, pictures=pictures)
+        with tqdm(total=len(cases), desc=f"{settings.task} H5", unit="case") as progress:
+            found = {}
+            for report in run_all(work, cases, workers or 1, scheduler):
+                found[report.split, report.case_id] = report
+                progress.update()
+        reports = [header.joined(found[header.split, header.case_id]) for header in selection.reports]
+        remark_duplicates(reports)
+        left_out = lines_of([*selection.left_out, *reports], faults=True)
+        usable = [case for case, report in zip(cases, reports, strict=True) if not report.faults]
+        if left_out and (strict or not usable):
+            raise UserError("; ".join(left_out))
+        if scheduler is not None:
+            _check_written(h5_path, usable)
+        notes = {"data_path": data_path, "left_out": left_out, "remarks": lines_of(reports, faults=False)}
+        names = [(case.split, case.case_id) for case in usable]
+        pack_cases(h5_path, settings.task, settings.as_dict(), names, notes)
     return h5_path
 
 
-def _check_written(h5_path: Path, cases: Iterable[Case]) -> None:
-    """Raise UserError where workers wrote to folders of their own machines."""
-    from utils.h5_cases import case_file
+def memory_bytes(case: Case, settings: PreprocessingSettings) -> int:
+    """Estimate the most memory that a worker takes for a case, itself included; from the header of the CT."""
+    from verse_utils.images import open_image
 
-    for path in (case_file(h5_path, case.split, case.case_id) for case in cases):
-        if not path.exists():
+    image = open_image(case.image_path)
+    i, j, k = image.shape
+    voxels = math.prod(settings.grid((i, j, k), image.affine).shape)
+    # The image, the label, and where it is a vertebra. Slabs in float64: what is read, and what is made of it.
+    return _WORKER_BYTES + voxels * (2 + 1 + 1) + _SLAB_SLICES * i * j * 8 * 8
+
+
+def _check_written(h5_path: Path, cases: Iterable[Case]) -> None:
+    """Raise UserError if workers wrote to folders of their own machines."""
+    from utils.files.h5_cases import case_file
+    from utils.files.h5_packing import held_cases
+
+    held = held_cases(h5_path)
+    for case in cases:
+        path = case_file(h5_path, case.split, case.case_id)
+        if not path.exists() and (case.split, case.case_id) not in held:
             raise UserError(f"{path}: written by a worker but not there; --output must be a folder that all share")
 
 
-def _preprocess_case(case: Case, settings: Settings, h5_path: Path, pictures: bool) -> str | None:
-    """Preprocess one case unless it is there; returns what the user has to mend, or None."""
-    from utils.h5_cases import case_file, is_written
+def preprocess_case(case: Case, settings: PreprocessingSettings, h5_path: Path, pictures: bool) -> CaseReport:
+    """Preprocess one case unless it was written before, or can't be used; returns what was found in its voxels."""
+    from utils.files.h5_cases import is_written, read_notes
+    from utils.files.sources import describe_files
+    from verse_utils.check.findings import CaseReport
 
+    report = CaseReport(case.case_id, case.split)
+    notes = read_notes(h5_path, case.split, case.case_id)
+    with report.catching():
+        try:
+            files = describe_files(case.files, known=notes.get("files", {}))
+        except FileNotFoundError as error:  # it was there when its header was read
+            reason = f"not there on {platform.node()}; workers of --scheduler must see the same files"
+            raise FileError(f"{error.filename}: {reason}") from None
+        source = _source(case, files)
+        if is_written(h5_path, case.split, case.case_id, settings.as_dict(), source):
+            return CaseReport.of_dict(notes["report"])
+        _write(case, settings, h5_path, source, report, files, pictures)
+    return report
+
+
+def _source(case: Case, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a case is made of: its files' content; and what only other data sets than VerSe tell of it."""
+    source: dict[str, Any] = {name: file["sha256"] for name, file in files.items()}
+    if not is_verse(case):
+        labels = {str(number): label for number, label in case.numbering.label_of.items()}
+        source["case"] = {"patient": case.patient, "data_set": case.data_set, "licence": case.licence, "labels": labels}
+    return source
+
+
+def _write(
+    case: Case,
+    settings: PreprocessingSettings,
+    h5_path: Path,
+    source: dict[str, Any],
+    report: CaseReport,
+    files: dict[str, dict[str, Any]],
+    pictures: bool,
+) -> None:
+    """Write a case to a file of its own, unless its voxels are at fault; what was found in them is in the report."""
+    from utils.files.h5_cases import StoredCase, case_file, write_case
+
+    grid, image_hu, label = resample(case, settings, report)
+    if report.faults:
+        return
+    if pictures:
+        path = h5_path.with_suffix(".pictures") / f"{case.split}_{case.case_id}.png"
+        _draw(case, image_hu, label, grid.spacing_mm.tolist(), path)
+    stored = StoredCase(case.case_id, case.patient, case.split, grid, case.data_set, case.licence)
+    notes = {"files": files, "report": report.as_dict()}
     path = case_file(h5_path, case.split, case.case_id)
-    try:
-        source = {file.name: file.stat().st_size for file in (case.image_path, case.mask_path)}
-    except FileNotFoundError as error:  # as check_case found it, the likely reason is another machine
-        return f"{error.filename}: not there on {platform.node()}; workers of --scheduler must see the same files"
-    if is_written(path, settings.as_dict(), source):
-        return None
-    try:
-        _write(case, settings, path, source, h5_path.with_suffix(".pictures") if pictures else None)
-    except UserError as error:
-        return str(error)
-    return None
+    write_case(path, stored, image_hu, label, settings.as_dict(), source, notes)
 
 
-def _write(case: Case, settings: Settings, path: Path, source: dict, picture_folder: Path | None) -> None:
-    from utils.h5_cases import StoredCase, write_case
-    from utils.working_grid import WorkingGrid
-    from verse_utils.images import read_case
+def resample(
+    case: Case, settings: PreprocessingSettings, report: CaseReport
+) -> tuple[WorkingGrid, np.ndarray, np.ndarray]:
+    """Bring a case to its grid, read slab by slab and checked on the way: only what is returned is in memory whole.
 
-    images = read_case(case)
-    shape = images.image_hu.shape
-    if settings.task == "heatmap":
-        grid = WorkingGrid.view(shape, images.affine, settings.shape)
-    else:
-        grid = WorkingGrid.isotropic(shape, images.affine, settings.spacing_mm)
-    image_hu = grid.forward(images.image_hu, fill=HU_AIR)
-    label = grid.forward(images.label, fill=0, nearest=True)
-    if picture_folder is not None:
-        _draw(case, image_hu, label, grid.spacing_mm, picture_folder / f"{case.split}_{case.case_id}.png")
-    write_case(
-        path, StoredCase(case.case_id, case.patient, case.split, grid), image_hu, label, settings.as_dict(), source
-    )
+    Args:
+        case: that is read.
+        settings: of the grid.
+        report: what is found in the voxels is added to it.
+
+    Returns:
+        The grid, the image (X, Y, Z) int16 HU, and the label (X, Y, Z) uint8 raw VerSe labels.
+
+    Raises:
+        UserError: the case can't be read.
+    """
+    from verse_utils.check.voxels import VoxelChecks
+    from verse_utils.images import check_grids, hu_slabs, label_slabs, open_image
+
+    image: Any = open_image(case.image_path)
+    check_grids(case, image)
+    checks = VoxelChecks(case, image.shape, image.affine)
+    grid = settings.grid(image.shape, image.affine)
+    image_hu = grid.forward_slabs(checks.image(hu_slabs(image, case.image_path, thickness=_SLAB_SLICES)), fill=HU_AIR)
+    label = grid.forward_slabs(checks.label(label_slabs(case, _SLAB_SLICES)), fill=0, nearest=True)
+    checks.conclude(report)
+    return grid, image_hu, label
 
 
-def _draw(case: Case, image_hu, label, spacing_mm, path: Path) -> None:
-    from utils.visualize import TARGET_COLOUR, draw_planes, save_figure
+def _draw(case: Case, image_hu: np.ndarray, label: np.ndarray, spacing_mm: list[float], path: Path) -> None:
+    from utils.visualize import REFERENCE_COLOUR, draw_planes, save_figure
 
     title = f"{case.case_id} ({case.split}), {'×'.join(map(str, label.shape))} voxels of {spacing_mm[0]:.2g} mm"
-    figure = draw_planes(image_hu, spacing_mm, label > 0, {"vertebrae": {TARGET_COLOUR: label > 0}}, title)
+    vertebrae = label > 0
+    figure = draw_planes(image_hu, spacing_mm, vertebrae, {"vertebrae": {REFERENCE_COLOUR: vertebrae}}, title)
     save_figure(figure, path)
-
-
-def _remove_empty_folders(folder: Path) -> None:
-    for below, _, _ in os.walk(folder, topdown=False):
-        if not os.listdir(below):
-            os.rmdir(below)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = OneLineParser(description="Write VerSe CT scans and their vertebra masks as compressed HDF5.")
+    parser = OneLineParser(description="Write CT scans and their vertebra masks as compressed HDF5.")
     add = parser.add_argument
-    add("--data_path", type=Path, required=True, help="folder that holds VerSe's dataset folders at any depth")
-    add("--dataset_edition", type=int, choices=(19, 20), default=19, help="VerSe19 or VerSe20 (default 19)")
+    add("--data_path", type=Path, nargs="+", required=True, help=DATA_HELP)
+    add_edition_argument(parser, "of VerSe: 19 or 20, or both as one data set (default 19)")
     add("--task", choices=(*TASKS, "both"), default="both", help="what the H5 is for (default both: two H5 files)")
     add("--output", type=Path, default=OUTPUT_FOLDER, help=f"folder of the H5 files (default {OUTPUT_FOLDER})")
     add(
         "--input_shape",
         type=int,
         nargs=3,
-        default=HEATMAP_SHAPE,
+        default=HEATMAP.input_shape,
         help="voxels of the heatmap's view (default 64 64 128)",
     )
-    add("--workers", type=int, help="processes (default: one per core)")
+    add("--workers", type=int, help="processes (default: one per core, if their memory is free)")
+    add("--memory_gb", type=float, help="GiB that all processes together may take (default: what is free)")
     add(
         "--scheduler",
         metavar="ADDRESS",
         help="running Dask scheduler (tcp://HOST:PORT) that gets the cases instead of --workers; it and its workers "
         "must have this project installed and see the same files",
     )
-    add("--exclude", nargs="+", default=(), metavar="ID", help="case ids or subjects to leave out")
-    add("--download", action="store_true", help="fetch the edition into --data_path where it is missing")
+    globs = "case ids or patients; globs such as 'sub-gl*'"
+    add("--include", nargs="+", default=(), metavar="ID", help=f"only these {globs}")
+    add("--exclude", nargs="+", default=(), metavar="ID", help=f"all but these {globs}")
+    add("--strict", action="store_true", help="stop if a case can't be used, instead of leaving it out")
+    share_help = "share of the training patients that are taken for validation, where there is no validation split"
+    add("--validation_share", type=float, metavar="SHARE", help=share_help)
+    add("--seed", type=int, default=0, help="of splits that are drawn (default 0)")
+    fetching = parser.add_mutually_exclusive_group()
+    add_way = fetching.add_argument
+    add_way("--download", action="store_true", help="download what is missing of the edition to --data_path")
+    add_way("--no_download", action="store_true", help="never download, even if --data_path doesn't exist or is empty")
+    add_way("--from_zip", type=Path, nargs="+", metavar="FILE", help="unpack VerSe's zips to --data_path first")
     arguments = parser.parse_args()
-    if min(arguments.input_shape) < 1 or (arguments.workers is not None and arguments.workers < 1):
-        parser.error("--input_shape and --workers must be positive")
+    for name in ("workers", "memory_gb"):
+        if getattr(arguments, name) is not None and not getattr(arguments, name) > 0:
+            parser.error(f"--{name} {getattr(arguments, name)} must be positive")
+    if min(arguments.input_shape) < 1:
+        parser.error("--input_shape must be positive")
+    if arguments.validation_share is not None and not 0 < arguments.validation_share < 1:
+        parser.error(f"--validation_share {arguments.validation_share}: must lie between 0 and 1")
+    if len(arguments.data_path) > 1 and (arguments.download or arguments.from_zip):
+        parser.error("--download and --from_zip bring VerSe to one --data_path; give no other")
     return arguments
 
 
-def main() -> None:
-    """Preprocess for one task or both, and say where the H5 files are."""
-    arguments = parse_arguments()
-    if arguments.download:
-        from verse_utils.download import download_verse
+def _fetch(arguments: argparse.Namespace) -> None:
+    """Put the edition into the data folder, if that is asked for or nothing is there; several must be there."""
+    from verse_utils.download.fetch import fetch_where_missing, unpack_zips
 
-        download_verse(arguments.data_path, arguments.dataset_edition)
-    elif not arguments.data_path.exists():
-        raise UserError(f"{arguments.data_path}: no such folder; correct it, or pass --download to fetch VerSe there")
-    for task in TASKS if arguments.task == "both" else (arguments.task,):
-        settings = Settings(task, shape=tuple(arguments.input_shape))
-        path = preprocess(
-            arguments.data_path,
-            arguments.dataset_edition,
-            settings,
-            arguments.output,
-            arguments.workers,
-            arguments.exclude,
-            scheduler=arguments.scheduler,
-        )
+    root, *others = arguments.data_path
+    if arguments.from_zip:
+        unpack_zips(root, arguments.from_zip, as_editions(arguments.dataset_edition))
+    elif not others:
+        download = False if arguments.no_download else arguments.download or None
+        fetch_where_missing(root, as_editions(arguments.dataset_edition), download)
+
+
+@command
+def main() -> None:
+    """Preprocess for one task or both, and print the paths of the H5 files."""
+    arguments = parse_arguments()
+    _fetch(arguments)
+    from verse_utils.check.findings import lines_of
+    from verse_utils.check.selection import select_cases
+
+    chosen = Chosen(arguments.include, arguments.exclude, goes_on=not arguments.strict)
+    selection = select_cases(
+        [path.resolve() for path in arguments.data_path] if arguments.scheduler else arguments.data_path,
+        arguments.dataset_edition,
+        chosen,
+        arguments.validation_share,
+        arguments.seed,
+    )
+    if verse := [case.split for case in selection.cases if is_verse(case)]:
+        print(describe_counts(verse, arguments.dataset_edition), file=sys.stderr)
+    tell("left out", lines_of(selection.left_out, faults=True))  # now, as the work may take hours
+    if preprocess_for_tasks(selection, arguments):
+        sys.exit(1)
+
+
+def preprocess_for_tasks(selection: Selection, arguments: argparse.Namespace) -> bool:
+    """Preprocess for each task that was asked for and print the paths; what stops one doesn't stop the other.
+
+    Returns:
+        Whether cases were left out. These and all remarks are printed at the end.
+
+    Raises:
+        UserError: no H5 could be written for a task.
+    """
+    from utils.files.h5_cases import H5Cases
+
+    left_out: dict[str, None] = {}  # each line once, in order
+    remarks: dict[str, None] = {}
+    errors: dict[str, None] = {}
+    for settings in (ViewSettings(tuple(arguments.input_shape)), IsotropicSettings()):
+        if arguments.task not in ("both", settings.task.name):
+            continue
+        try:
+            path = preprocess_cases(
+                selection,
+                arguments.dataset_edition,
+                settings,
+                arguments.output,
+                arguments.workers,
+                scheduler=arguments.scheduler,
+                strict=arguments.strict,
+                memory_gb=arguments.memory_gb,
+            )
+        except UserError as error:
+            errors[str(error)] = None
+            continue
         print(path)
+        notes = H5Cases(path).notes
+        left_out |= dict.fromkeys(notes["left_out"])
+        remarks |= dict.fromkeys(notes["remarks"])
+    tell("worth a look", list(remarks), most=20)
+    tell("left out", list(left_out))
+    if left_out:
+        print(f"{len(left_out)} left out; mend them and run the same command again", file=sys.stderr)
+    if errors:
+        raise UserError("; ".join(errors))
+    return bool(left_out)
+
+
+def tell(what: str, lines: Sequence[str], most: int | None = None) -> None:
+    """Print lines about cases to stderr, no more than ``most``."""
+    for line in lines[:most]:
+        print(f"{what}: {line}", file=sys.stderr, flush=True)
+    if most is not None and len(lines) > most:
+        print(f"{what}: {len(lines) - most} more; python -m verse_utils.check lists all", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    # Imported by its name: workers on other machines can't import anything of __main__.
+    # Imported by its name, because workers on other machines can't import functions of __main__.
     from preprocessing import main as main_by_name
 
-    run_command(main_by_name)
+    main_by_name()
