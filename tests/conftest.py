@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -15,29 +16,35 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
-from preprocessing import Settings, preprocess
-from verse_utils.phantom import write_phantom_dataset
+from preprocessing import IsotropicSettings, ViewSettings, preprocess
+from verse_utils.phantom.dataset import write_phantom_dataset
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SCANS = ROOT.parent / "shared" / "data"
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER_SWITCHES = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-quic"),
-    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--hide-scrollbars", "--enable-logging=stderr"),
-)
-CONSOLE_LINE = re.compile(r'CONSOLE[^\]]*\] (".*)$')
-# On speed, where WebGL has no GPU. The log tells no errors from other lines: a page's console is empty or suspect.
+# WebGL without a GPU; and no sandbox, as there is none for root in a container.
+BROWSER_SWITCHES = ("--no-sandbox", "--enable-unsafe-swiftshader")
+# On speed, where WebGL has no GPU.
 BROWSER_ADVICE = re.compile("GL Driver Message|willReadFrequently")
 
-torch.set_num_threads(2)
+# No test goes to VerSe's sources. Nothing answers there, so what would be downloaded fails at once.
+os.environ["VERSE_MIRROR"] = "http://127.0.0.1:9"
+
+# Two processes of pytest-xdist share two cores.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")
@@ -50,16 +57,16 @@ def phantom_root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def segmentation_h5(phantom_root, tmp_path_factory) -> Path:
-    """The phantoms at 3 mm, which keeps tests fast."""
+    """The phantoms at 6 mm, which keeps tests fast."""
     output = tmp_path_factory.mktemp("segmentation")
-    return preprocess(phantom_root, 19, Settings("segmentation", spacing_mm=3.0), output, workers=1, pictures=False)
+    return preprocess(phantom_root, 19, IsotropicSettings(spacing_mm=6.0), output, workers=1, pictures=False)
 
 
 @pytest.fixture(scope="session")
 def heatmap_h5(phantom_root, tmp_path_factory) -> Path:
     """The phantoms in views of 16×16×32."""
     output = tmp_path_factory.mktemp("heatmap")
-    return preprocess(phantom_root, 19, Settings("heatmap", shape=(16, 16, 32)), output, workers=1, pictures=False)
+    return preprocess(phantom_root, 19, ViewSettings(shape=(16, 16, 32)), output, workers=1, pictures=False)
 
 
 @pytest.fixture(scope="session")
@@ -151,6 +158,65 @@ def run_script(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture(scope="module")
+def blank_pictures() -> Iterator[None]:
+    """Draw nothing in this process: PNG files are a pixel, charts are empty. Drawing takes most of a tiny run's time.
+
+    For files that test how scripts run. What pictures show is tested in ``tests/utils`` and ``tests/reports``.
+    """
+
+    nothing = MagicMock()
+
+    def subplots(figure: Figure, rows: int = 1, columns: int = 1, *, squeeze: bool = True, **_: Any) -> Any:
+        axes = np.empty((rows, columns), object)
+        for index in np.ndindex(rows, columns):
+            axes[index] = nothing
+        return axes.squeeze()[()] if squeeze else axes
+
+    def savefig(figure: Figure, file: Any, **options: Any) -> None:
+        if options.get("format") == "svg":
+            file.write("<svg></svg>")
+        else:
+            Image.new("RGB", (1, 1)).save(file, "PNG")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "subplots", subplots)
+        patch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture(scope="session")
+def installed_commands() -> dict[str, str]:
+    """Commands of pyproject.toml and the modules whose ``main`` they run."""
+    entries = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.scripts]\n")[1].split("\n\n")[0]
+    return dict(re.findall(r'^([\w-]+) = "([\w.]+):main"$', entries, flags=re.MULTILINE))
+
+
+@pytest.fixture(scope="session")
+def parser_of() -> Callable[[str], argparse.ArgumentParser]:
+    """The argument parser of a script, whose path in the repository is given."""
+    parsers: dict[str, argparse.ArgumentParser] = {}
+
+    class ParsersAreEnough(Exception):  # noqa: N818  no error
+        pass
+
+    def find(script: str) -> argparse.ArgumentParser:
+        def keep(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+            parsers[script] = parser
+            raise ParsersAreEnough
+
+        if script not in parsers:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(argparse.ArgumentParser, "parse_args", keep)
+                patch.setattr(sys, "argv", [script])
+                patch.setattr(sys, "path", list(sys.path))
+                with pytest.raises(ParsersAreEnough):
+                    runpy.run_path(str(ROOT / script), run_name="__main__")
+        return parsers[script]
+
+    return find
+
+
 @pytest.fixture
 def assert_one_line_error():
     """Check what a user's mistake gives: exit code 2 and one line on stderr that holds the words."""
@@ -166,51 +232,36 @@ def assert_one_line_error():
 
 
 class OpenedPage(NamedTuple):
-    """What a browser made of a page.
+    """A page in a browser, and what it complained about.
 
     Attributes:
-        png: (height, width, 3) float in [0, 1]; the lowest 140 or so rows are blank.
-        console: its console's lines, errors among them.
-        dom: its HTML after its scripts ran.
+        page: Playwright's page, to be asked and photographed.
+        console: its console's lines and its scripts' errors.
     """
 
-    png: np.ndarray
+    page: Page
     console: list[str]
-    dom: str
 
 
 @pytest.fixture
-def open_page(tmp_path) -> Callable[..., OpenedPage]:
-    """Open a page of this disk in headless Chromium: (path, width, height) -> what it made of it.
-
-    Its clock is virtual: timers of 4 s run out at once.
-    """
-    from matplotlib.image import imread
-
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
+def open_page() -> Iterator[Callable[..., OpenedPage]]:
+    """Open a page of this disk in Chromium without a window: (path, width, height) -> the page after it was loaded."""
+    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser_path is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)}")
+    from playwright.sync_api import sync_playwright
 
-    def open_it(path: Path, width: int = 1400, height: int = 900) -> OpenedPage:
-        png = tmp_path / "opened_page.png"
-        png.unlink(missing_ok=True)
-        command = [browser, *BROWSER_SWITCHES, f"--user-data-dir={tmp_path / 'browser_profile'}"]
-        command += [f"--window-size={width},{height}", "--virtual-time-budget=4000", f"--screenshot={png}"]
-        process = subprocess.Popen(
-            [*command, "--dump-dom", path.resolve().as_uri()],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            start_new_session=True,  # so that its children end with it
-        )
-        try:
-            dom, log = process.communicate(timeout=120)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        assert png.exists(), log
-        lines = [match[1] for line in log.splitlines() if (match := CONSOLE_LINE.search(line))]
-        return OpenedPage(imread(png)[..., :3], [line for line in lines if not BROWSER_ADVICE.search(line)], dom)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=BROWSER_SWITCHES)
 
-    return open_it
+        def open_it(path: Path, width: int = 1400, height: int = 900) -> OpenedPage:
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(120_000)  # ms; only a hang takes so long, though the processor draws WebGL
+            console: list[str] = []
+            page.on("console", lambda line: BROWSER_ADVICE.search(line.text) or console.append(line.text))
+            page.on("pageerror", lambda error: console.append(str(error)))
+            page.goto(path.resolve().as_uri())
+            return OpenedPage(page, console)
+
+        yield open_it
+        browser.close()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("inference",),
     ("training",),
-    ("dataloader", "preprocessing"),
+    ("reports", "prediction", "dataloader", "preprocessing"),
     ("data_transforms", "metrics"),
     ("utils",),
     ("verse_utils",),
@@ -52,7 +52,7 @@ def test_imports_point_one_way(path):
         return
     allowed = {name for name, level in LEVEL.items() if level > LEVEL[own]}
     allowed |= {"preprocessing"} if own == "dataloader" else set()
-    allowed |= {"networks"} if own in ("training", "inference") else set()
+    allowed |= {"networks"} if own in ("training", "prediction") else set()
     assert others <= allowed
     if own == "verse_utils":
         assert not imported(path) & {"torch", "torchio", "monai", "scipy"}
@@ -72,12 +72,13 @@ def test_every_package_is_installed():
         "inference.py",
         "training/train_heatmap.py",
         "training/train_segmentation.py",
-        "training/cost.py",
+        "training/cost/__main__.py",
         "metrics/evaluate.py",
-        "utils/compare.py",
-        "utils/report.py",
+        "reports/compare.py",
+        "reports/report.py",
         "utils/statistics.py",
-        "utils/surfaces.py",
+        "verse_utils/check/__main__.py",
+        "reports/surfaces.py",
     ],
 )
 def test_help_loads_no_heavy_library(script):
@@ -97,11 +98,12 @@ print(sorted(heavy & set(sys.modules)))
 
 def test_importing_seeds_nothing():
     code = """
-import torch, numpy
+import sys, torch, numpy
 torch.manual_seed(5); numpy.random.seed(5)
 before = torch.get_rng_state(), numpy.random.get_state()[1].tolist()
 import training.scripts, dataloader, preprocessing
 assert torch.equal(before[0], torch.get_rng_state())
 assert before[1] == numpy.random.get_state()[1].tolist()
+assert "torch._dynamo" not in sys.modules  # the compiler takes as long to load as torch itself
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,25 +1,32 @@
 """Inference: files and table of the command, faults."""
 
 import json
+import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
 
-from metrics.mask_metrics import dice
+import inference
+from metrics.mask_metrics import MaskPair, dice, precision
+from training.arguments import parse_arguments
+from training.scripts import train_and_test
+from utils.files.find_scans import ScanSource, find_scans
+from utils.files.scans import open_scan
+from utils.tasks import HEATMAP, SEGMENTATION
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")  # but in processes of their own
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, heatmap_h5, segmentation_h5) -> Path:
+def runs(tmp_path_factory, heatmap_h5, segmentation_h5, blank_pictures) -> Path:
     """A localiser and a segmenter that were trained for a moment."""
-    from training.arguments import parse_arguments
-    from training.scripts import train_and_test
-
     folder = tmp_path_factory.mktemp("runs")
-    for task, h5, shape in (("heatmap", heatmap_h5, "16 16 32"), ("segmentation", segmentation_h5, "16 16 16")):
+    for task, h5, shape in ((HEATMAP, heatmap_h5, "16 16 32"), (SEGMENTATION, segmentation_h5, "16 16 16")):
         common = f"--data_path {h5} --model_name {task} --epochs 2 --workers 0 --output {folder} --input_shape {shape}"
         train_and_test(parse_arguments(task, [*common.split(), "--model_args", "channels=4,8,16"]))
     return folder
@@ -64,9 +71,11 @@ def test_the_command_leaves_everything_behind(infer, scans, tmp_path):
         found = np.asarray(mask.dataobj)
         volume_ml = (found > 0).sum() * abs(np.linalg.det(ct.affine[:3, :3])) / 1000
         assert summary["volume_ml"] == pytest.approx(volume_ml, abs=0.01)
-        truth = np.asarray(nib.load(next((tmp_path / "masks").glob(f"{name.removesuffix('_ct')}*"))).dataobj)
-        known = (truth > 0) & (truth != 26) & (truth != 27)
-        assert summary["metrics"]["dice"] == pytest.approx(dice(found > 0, known, ct.header.get_zooms()), abs=1e-6)
+        reference = np.asarray(nib.load(next((tmp_path / "masks").glob(f"{name.removesuffix('_ct')}*"))).dataobj)
+        known = (reference > 0) & (reference != 26) & (reference != 27)
+        pair = MaskPair(found, known, ct.header.get_zooms())
+        assert summary["metrics"]["dice"] == pytest.approx(dice(pair), abs=1e-6)
+        assert summary["metrics"]["precision"] == pytest.approx(precision(pair), abs=1e-6)
         assert len(summary["models"]["segmentation"]["sha256"]) == 64
 
 
@@ -84,6 +93,18 @@ def test_json_is_for_machines(infer, scans):
     rows = json.loads(infer([scans], "--json").stdout)
     assert [row["name"] for row in rows] == [path.name.removesuffix(".nii.gz") for path in sorted(scans.iterdir())]
     assert all(row["seconds"] and row["models"]["heatmap"] for row in rows)
+
+
+def test_an_ensemble_is_named_in_the_summary(infer, runs, scans, tmp_path, assert_one_line_error):
+    models = ("segmentation", runs / "segmentation" / "best.pt")
+    result = infer([scans], "--segmentation_model", *models, "--no_localiser")
+    assert result.returncode == 0, result.stderr
+    for path in (tmp_path / "out").glob("*_summary.json"):
+        named = json.loads(path.read_text(encoding="utf-8"))["models"]
+        assert list(named) == ["segmentation", "segmentation 2"] and named["segmentation"] == named["segmentation 2"]
+    assert_one_line_error(
+        infer([scans], "--segmentation_model", "segmentation", "heatmap"), "heatmap", "is a localiser"
+    )
 
 
 def test_a_cluster_gives_what_this_process_gives(infer, scans, tmp_path, dask_scheduler):
@@ -163,41 +184,76 @@ def test_a_missing_scan_is_a_wrong_call(infer, assert_one_line_error):
     assert_one_line_error(infer(["nowhere.nii"]), "nowhere.nii")
 
 
-def test_a_huge_scan_is_told_beforehand(infer, tmp_path):
-    """1000 × 1000 × 1000 voxels that are not there: said, and then refused for what they are."""
+def huge_header() -> nib.Nifti1Header:
     header = nib.Nifti1Header()
     header.set_data_shape((1000, 1000, 1000))
     header.set_data_dtype(np.int16)
     header.set_sform(np.eye(4), code=1)
     header["magic"], header["vox_offset"] = b"n+1", 352
-    (tmp_path / "huge.nii").write_bytes(header.binaryblock + bytes(4) + bytes(1000))
-    result = infer(["huge.nii"], models=("segmentation",))
-    assert result.returncode == 1
-    first, second = result.stderr.splitlines()[:2]
-    assert "1.0e+09 voxels, about 5 GB of memory and up to 10 GB in" in first and second.startswith("error: ")
+    return header
 
 
-def as_dicom(path, folder, series: str):
-    """A NIfTI scan as a folder of axial DICOM slices."""
+def test_a_header_that_claims_what_is_not_there_is_refused_and_the_others_go_on(infer, scans, tmp_path):
+    (tmp_path / "huge.nii").write_bytes(huge_header().binaryblock + bytes(4) + bytes(1000))
+    (tmp_path / "odd.nii.gz").write_bytes(b"no gzip")
+    result = infer(["huge.nii", "odd.nii.gz", next(scans.iterdir())], models=("segmentation",))
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "huge.nii: voxels can't be read (its header claims 2000000352 bytes" in result.stderr
+    assert "odd.nii.gz: can't be read as an image" in result.stderr
+    assert len(list(tmp_path.rglob("*_vertebrae.nii.gz"))) == 1
+
+
+def test_a_huge_scan_is_told_beforehand(tmp_path, capsys):
+    path = tmp_path / "huge.nii"
+    path.write_bytes(huge_header().binaryblock + bytes(4))
+    os.truncate(path, 352 + 2 * 1000**3)  # takes no disk until it is written
+    source = ScanSource(path, "huge")
+    inference._warn_of_memory(open_scan(source), source, SimpleNamespace(heatmap_model=None))
+    assert "1.0e+09 voxels, about 5 GB of memory and up to 10 GB in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda hu: hu + 1024, "not HU"),
+        (lambda hu: (hu - hu.min()) / np.ptp(hu.astype(float)), "not HU"),
+        (lambda hu: hu, "neither sform nor qform"),
+    ],
+)
+def test_a_scan_that_is_no_ct_as_it_should_be_is_warned_of(infer, scans, tmp_path, change, words):
+    image = nib.load(next(scans.iterdir()))
+    odd = nib.Nifti1Image(change(np.asarray(image.dataobj)), None if "sform" in words else image.affine)
+    if "sform" in words:
+        odd.header.set_sform(None, code=0)
+    nib.save(odd, tmp_path / "odd.nii.gz")
+    result = infer(["odd.nii.gz"], "--json", models=("segmentation",))
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads(result.stdout)
+    assert [words in line for line in row["warnings"]].count(True) == 1
+
+
+def as_dicom(path, folder, series: str, step_mm=(0, 0, 0), **tags):
+    """A NIfTI scan as a folder of axial DICOM slices, each moved by a step (LPS) more than the one before."""
     volume = SimpleITK.DICOMOrient(SimpleITK.ReadImage(path), "LPS")
     writer = SimpleITK.ImageFileWriter()
     writer.SetImageIO("GDCMImageIO")
     writer.KeepOriginalImageUIDOn()
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = np.reshape(volume.GetDirection(), (3, 3)).T[:2].ravel()
     for k in range(volume.GetDepth()):
         image = volume[:, :, k]
-        tags = {
+        written = {
             "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
             "0008|0018": f"{series}.{k + 1}",
             "0020|000e": series,
-            "0020|0032": "\\".join(map(str, volume.TransformIndexToPhysicalPoint((0, 0, k)))),
+            "0020|0032": "\\".join(map(str, volume.TransformIndexToPhysicalPoint((0, 0, k)) + k * np.array(step_mm))),
             "0020|0037": "\\".join(map(str, rows)),
             "0028|1052": "-1024",
             "0028|1053": "1",
+            "0028|1054": "HU",
         }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
+        for tag, value in (written | tags).items():
+            image.SetMetaData(tag.replace("_", "|"), value)
         writer.SetFileName(str(folder / f"{series}_{k:03}.dcm"))
         writer.Execute(image)
 
@@ -226,12 +282,65 @@ def test_dicom_folders_are_segmented_as_nifti_is(infer, scans, tmp_path):
     assert sorted(dicom.shape) == sorted(ct.shape) and nib.aff2axcodes(dicom.affine) == ("L", "P", "S")
 
 
-def test_a_true_mask_must_be_there_and_fit(infer, scans, tmp_path):
+def test_a_tilted_gantry_gives_a_mask_with_right_angles_and_one_on_the_slices(infer, scans, tmp_path):
+    as_dicom(sorted(scans.iterdir())[0], tmp_path / "tilted", "1.2.3", step_mm=(0, 1.0, 0))
+    result = infer([tmp_path / "tilted"], "--no_localiser", "--postprocess", "none", "--probabilities")
+    assert result.returncode == 0, result.stderr
+    (scan,) = find_scans([str(tmp_path / "tilted")])
+    scan = open_scan(scan)
+    upright, on_slices = (nib.load(tmp_path / "out" / f"tilted_vertebrae{end}.nii.gz") for end in ("", "_slices"))
+    assert on_slices.shape == scan.shape and upright.shape == scan.tilt.shape != scan.shape
+    np.testing.assert_array_equal(scan.tilt.undo(np.asarray(upright.dataobj)), np.asarray(on_slices.dataobj))
+    assert SimpleITK.ReadImage(tmp_path / "out" / "tilted_vertebrae.nii.gz").GetSize() == upright.shape
+    summary = json.loads((tmp_path / "out" / "tilted_summary.json").read_text(encoding="utf-8"))
+    assert summary["shape"] == list(scan.shape) and "gantry tilted" in summary["warnings"][0]
+    probabilities = np.asarray(nib.load(tmp_path / "out" / "tilted_probabilities.nii.gz").dataobj)
+    assert probabilities.shape == upright.shape and (scan.tilt.undo(probabilities) > 0).all()
+    assert probabilities.min() == 0  # outside of the slices
+
+
+def test_inputs_that_are_no_scans_cost_no_other(infer, scans, tmp_path):
+    """Three good ones among seven bad ones of as many kinds: each bad one is named by a line."""
+    first, second = sorted(scans.iterdir())
+    as_dicom(first, tmp_path / "in" / "good" / "study" / "series", "1.2.3")
+    as_dicom(first, tmp_path / "in" / "pet", "1.2.4", **{"0008|0060": "PT", "0020_000d": "1.9"})
+    as_dicom(first, tmp_path / "in" / "no_unit", "1.2.5", **{"0028|1054": "OD", "0020_000d": "1.8"})
+    (tmp_path / "in" / "broken").mkdir()
+    (tmp_path / "in" / "broken" / "a.dcm").write_bytes(b"no slice")
+    (tmp_path / "bad.zip").write_bytes(b"no archive")
+    (tmp_path / "cut.nii.gz").write_bytes(second.read_bytes()[:3000])
+    (tmp_path / "empty").mkdir()
+    bad = [tmp_path / name for name in ("bad.zip", "cut.nii.gz", "empty", "absent")]
+    result = infer([*bad, tmp_path / "in", scans], "--no_localiser", "--postprocess", "none", "--json")
+    assert result.returncode == 1
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    for name in ("bad.zip", "cut.nii.gz", "empty", "absent", "in/pet", "in/no_unit", "in/broken"):
+        assert sum(f"{tmp_path / name}" in line for line in lines) == 1, name
+    assert len(lines) == 7
+    rows = json.loads(result.stdout)
+    assert [row["name"] for row in rows if "error" not in row] == [
+        "series",
+        *(path.name[:-7] for path in (first, second)),
+    ]
+    assert len(list((tmp_path / "out").glob("*_vertebrae.nii.gz"))) == 3
+
+
+def test_a_reference_mask_must_be_there_and_fit(infer, scans, tmp_path):
     name = sorted(scans.iterdir())[0].name
     shutil.rmtree(tmp_path / "masks")
     (tmp_path / "masks").mkdir()
     result = infer([scans / name], "--evaluate", tmp_path / "masks")
-    assert result.returncode == 1 and "no true mask" in result.stderr
+    assert result.returncode == 1 and "no reference mask" in result.stderr
     nifti(np.zeros((5, 5, 5), np.uint8))(tmp_path / "masks" / name.replace("_ct", "_mask"))
     result = infer([scans / name], "--evaluate", tmp_path / "masks")
     assert result.returncode == 1 and "shape (5, 5, 5)" in result.stderr
+
+
+def test_each_checkpoint_is_read_once(infer, scans, monkeypatch):
+    """One read serves the check before the work, the hash in the summary, and the network."""
+    reads = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path.name) or read_bytes(path))
+    result = infer([scans])
+    assert result.returncode == 0, result.stderr
+    assert reads.count("best.pt") == 2  # the localiser's and the segmenter's

@@ -4,12 +4,11 @@ import torch
 import torchio as tio
 
 from data_transforms.classes.heatmap_from_labels import HeatmapFromLabels
+from data_transforms.classes.labels_to_classes import LabelsToClasses
 from data_transforms.classes.mask_cut_out import MaskCutOut
 from data_transforms.classes.pad_to_ratio import PadToRatio
-from data_transforms.classes.pad_to_shape import PadToShape
-from data_transforms.classes.remap_labels import RemapLabels
 from data_transforms.classes.scale_hu import ScaleHU
-from verse_utils.labels import LABEL_TABLES
+from verse_utils.labels import LABEL_SCHEMES
 
 
 def make(label: np.ndarray, image: np.ndarray | None = None, spacing_mm=(1, 1, 1)) -> tio.Subject:
@@ -23,10 +22,9 @@ def make(label: np.ndarray, image: np.ndarray | None = None, spacing_mm=(1, 1, 1
 
 CLASSES = [
     ScaleHU(),
-    RemapLabels({20: 1}),
+    LabelsToClasses({20: 1}),
     HeatmapFromLabels(),
     HeatmapFromLabels("gaussian"),
-    PadToShape((9, 9, 9)),
     PadToRatio((1, 1, 2)),
     MaskCutOut(1),
 ]
@@ -55,7 +53,7 @@ def test_scale_hu():
     torch.testing.assert_close(found.flatten(), torch.tensor([-1, -1, 0, 0.5, 1.5, 1.5]))
 
 
-def test_remap_labels_drops_what_the_table_does_not_name():
+def test_labels_without_a_class_become_background():
     label = np.array([0, 1, 7, 8, 19, 28, 20, 25, 26, 27]).reshape(1, 1, 10)
     expected = {
         "binary": [0, 1, 1, 1, 1, 1, 1, 1, 0, 0],
@@ -63,7 +61,7 @@ def test_remap_labels_drops_what_the_table_does_not_name():
         "vertebrae": [0, 1, 7, 8, 19, 20, 21, 26, 0, 0],
     }
     for name, values in expected.items():
-        assert RemapLabels(LABEL_TABLES[name])(make(label))["label"].data.flatten().tolist() == values
+        assert LabelsToClasses(LABEL_SCHEMES[name].class_of)(make(label))["label"].data.flatten().tolist() == values
 
 
 def test_distance_heatmap_by_hand():
@@ -97,14 +95,21 @@ def test_without_a_vertebra_the_heatmap_is_empty(mode):
     assert not HeatmapFromLabels(mode)(make(np.zeros((4, 4, 4))))["heatmap"].data.any()
 
 
-def test_padding_keeps_the_volume_in_the_middle_and_in_place():
+def test_padding_keeps_the_volume_in_the_centre_and_in_place():
+    """Sides of 3, 4 and 5 voxels to 6, 4 and 8: one voxel before the volume along X and Z, two after it."""
     image = np.full((3, 4, 5), 7, np.int16)
-    found = PadToShape((6, 4, 8))(make(np.ones((3, 4, 5)), image))
+    found = PadToRatio((3, 2, 4))(make(np.ones((3, 4, 5)), image))
     assert found["image"].shape == (1, 6, 4, 8)
     data = found["image"].data[0]
     assert (data[1:4, :, 1:6] == 7).all() and (data == -1000).sum() == data.numel() - 60
     assert (found["label"].data > 0).sum() == 60
     np.testing.assert_allclose(found["image"].affine[:3, 3], [-1, 0, -1])
+
+
+def test_images_without_a_label_are_padded_too():
+    image = tio.Subject(image=tio.ScalarImage(tensor=torch.zeros(1, 2, 2, 2)))
+    found = PadToRatio((1, 1, 2))(image)["image"].data
+    assert found.shape == (1, 2, 2, 4) and (found == -1000).sum() == 8
 
 
 def test_padding_to_a_ratio_counts_millimetres():
@@ -126,11 +131,10 @@ def test_cut_out_keeps_mask_and_margin():
     "build",
     [
         lambda: ScaleHU(hu_range=(5, 5)),
-        lambda: RemapLabels({}),
-        lambda: RemapLabels({300: 1}),
+        lambda: LabelsToClasses({}),
+        lambda: LabelsToClasses({300: 1}),
         lambda: HeatmapFromLabels("other"),
         lambda: HeatmapFromLabels(sigma_vox=0),
-        lambda: PadToShape((1, 2)),
         lambda: PadToRatio((1, 0, 1)),
         lambda: MaskCutOut(-1),
     ],

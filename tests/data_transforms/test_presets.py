@@ -5,7 +5,7 @@ import torchio as tio
 
 from data_transforms.heatmap_transforms import heatmap_presets
 from data_transforms.segmentation_transforms import segmentation_presets
-from verse_utils.labels import LABEL_TABLES, class_count
+from verse_utils.labels import LABEL_SCHEMES
 
 
 def subject() -> tio.Subject:
@@ -18,16 +18,16 @@ def subject() -> tio.Subject:
     )
 
 
-@pytest.mark.parametrize("table", LABEL_TABLES)
+@pytest.mark.parametrize("table", LABEL_SCHEMES)
 @pytest.mark.parametrize("seed", range(8))
 def test_segmentation_presets(table, seed):
-    presets = segmentation_presets(LABEL_TABLES[table])
+    presets = segmentation_presets(LABEL_SCHEMES[table])
     torch.manual_seed(seed)
     for transform in presets:
         found = transform(subject())
         assert found["image"].data.dtype == torch.float32 and found["image"].shape == (1, 24, 24, 32)
         assert torch.isfinite(found["image"].data).all() and found["image"].data.abs().max() < 2
-        assert found["label"].data.max() < class_count(LABEL_TABLES[table]) and found["label"].data.any()
+        assert found["label"].data.max() < LABEL_SCHEMES[table].class_count and found["label"].data.any()
 
 
 @pytest.mark.parametrize("mode", ["distance", "gaussian"])
@@ -46,14 +46,14 @@ def test_heatmap_presets(mode, seed):
 
 
 def test_evaluation_does_not_depend_on_chance():
-    for presets in (heatmap_presets(), segmentation_presets(LABEL_TABLES["binary"])):
+    for presets in (heatmap_presets(), segmentation_presets(LABEL_SCHEMES["binary"])):
         first, second = presets.evaluate(subject()), presets.evaluate(subject())
         assert torch.equal(first["image"].data, second["image"].data)
 
 
 def test_scaling_does_not_depend_on_the_patch():
     """The same HU gives the same number whatever else a patch holds."""
-    presets = segmentation_presets(LABEL_TABLES["binary"])
+    presets = segmentation_presets(LABEL_SCHEMES["binary"])
     one = subject()
     two = subject()
     two["image"].data[0, 0, 0, 0] = 3000
@@ -64,7 +64,7 @@ def test_scaling_does_not_depend_on_the_patch():
 
 
 def test_flips_are_left_right_only():
-    presets = segmentation_presets(LABEL_TABLES["binary"])
+    presets = segmentation_presets(LABEL_SCHEMES["binary"])
     for transform in presets.train.transforms:
         if isinstance(transform, tio.RandomFlip):
             assert transform.axes == (0,)

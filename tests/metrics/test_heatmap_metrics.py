@@ -1,22 +1,26 @@
 import numpy as np
 import pytest
 
-from metrics.heatmap_metrics import heatmap_box, measure_heatmaps
-from utils.boxes import mask_box
+from metrics.heatmap_metrics import HEATMAP_METRICS, HeatmapPair
+from utils.geometry.boxes import mask_box
 
 SPACING = (2.0, 2.0, 2.0)
 MASK = np.zeros((16, 16, 32), bool)
 MASK[4:10, 5:11, 8:28] = True
-TARGET = MASK.astype(np.float32)
-NOTHING = np.zeros_like(TARGET)
+REFERENCE = MASK.astype(np.float32)
+NOTHING = np.zeros_like(REFERENCE)
 
 
-def measure(prediction, target=TARGET, mask=MASK):
-    return measure_heatmaps(prediction, target, mask, SPACING)
+def measure(prediction, reference=REFERENCE, mask=MASK):
+    return HEATMAP_METRICS.measure(prediction, reference, mask=mask, spacing_mm=SPACING)
+
+
+def box_in(heatmap):
+    return HeatmapPair(heatmap, REFERENCE, MASK, SPACING).predicted_box
 
 
 def test_a_perfect_prediction():
-    assert measure(TARGET) == {
+    assert measure(REFERENCE) == {
         "mae": 0,
         "rmse": 0,
         "r2": 1,
@@ -34,7 +38,7 @@ def test_an_empty_prediction_as_documented():
 
 
 def test_no_spine_as_documented():
-    found = measure(TARGET, NOTHING, NOTHING > 0)
+    found = measure(REFERENCE, NOTHING, NOTHING > 0)
     assert (found["box_iou"], found["spine_in_box"], found["r2"]) == (0, 1, 0)
     none = measure(NOTHING, NOTHING, NOTHING > 0)
     assert (none["box_iou"], none["spine_in_box"], none["box_centre_error_mm"], none["r2"]) == (1, 1, 0, 1)
@@ -49,13 +53,20 @@ def test_by_hand():
     assert values["box_centre_error_mm"] == pytest.approx(8)
     size, voxels = 6 * 6, MASK.size
     assert values["mae"] == pytest.approx(size * (4 * 1 + 16 * 0.2 + 4 * 0.8) / voxels)
-    assert values["rmse"] == pytest.approx(np.sqrt(size * (4 + 16 * 0.04 + 4 * 0.64) / voxels))
+    squares = size * (4 + 16 * 0.04 + 4 * 0.64)
+    assert values["rmse"] == pytest.approx(np.sqrt(squares / voxels))
+    share = 20 * size / voxels  # of ones among the reference's zeros
+    assert values["r2"] == pytest.approx(1 - squares / voxels / (share * (1 - share)))
 
 
-def test_small_blobs_are_noise_and_large_ones_are_parts():
-    heatmap = TARGET.copy()
-    heatmap[0, 0, 0] = 0.9
-    assert heatmap_box(heatmap) is not None
-    np.testing.assert_array_equal(heatmap_box(heatmap).start, mask_box(MASK).start)
-    heatmap[4:10, 5:11, 17:19] = 0  # the spine in two parts
-    np.testing.assert_array_equal(heatmap_box(heatmap).stop, mask_box(MASK).stop)
+def test_the_spine_is_what_reaches_0_3():
+    assert box_in(REFERENCE * np.float32(0.3)).slices == mask_box(MASK).slices
+    assert box_in(REFERENCE * np.float32(0.299)) is None
+
+
+def test_components_of_a_tenth_of_the_largest_are_parts_and_smaller_ones_are_noise():
+    heatmap = REFERENCE.copy()  # 720 voxels
+    heatmap[12:, :6, :3] = 0.9  # 72
+    assert box_in(heatmap).slices == (slice(4, 16), slice(0, 11), slice(0, 28))
+    heatmap[12, 0, 0] = 0
+    assert box_in(heatmap).slices == mask_box(MASK).slices

@@ -4,9 +4,10 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
-from metrics.losses import BCE, HEATMAP_LOSSES, MASK_LOSSES, MSE, AdaptiveWing, DeepSupervision, Dice, Wing
+from metrics.losses import BCE, MSE, AdaptiveWing, DeepSupervision, Dice, DiceCE, Wing, build_loss
+from utils.tasks import SEGMENTATION, TASKS
 
-ALL = [*HEATMAP_LOSSES.items(), *MASK_LOSSES.items()]
+ALL = [name for task in TASKS.values() for name in task.losses]
 SHAPE = (2, 1, 4, 5, 6)
 
 
@@ -14,38 +15,41 @@ def logit(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-@pytest.mark.parametrize(("name", "loss"), ALL)
-def test_contract(name, loss):
+@pytest.mark.parametrize("name", ALL)
+def test_contract(name):
     """A float32 scalar from any float logits, finite with its gradient, and least at the target."""
     torch.manual_seed(0)
+    loss = build_loss(name)
     target = (torch.rand(SHAPE) > 0.7).float()
     for dtype in (torch.float32, torch.bfloat16):
         logits = torch.randn(SHAPE, dtype=dtype, requires_grad=True)
-        value = loss()(logits, target)
+        value = loss(logits, target)
         assert value.dtype == torch.float32 and value.ndim == 0 and torch.isfinite(value)
         value.backward()
         assert torch.isfinite(logits.grad).all() and logits.grad.any()
-    right = loss()((target * 2 - 1) * 20, target)
-    wrong = loss()((1 - target * 2) * 20, target)
+    right = loss((target * 2 - 1) * 20, target)
+    wrong = loss((1 - target * 2) * 20, target)
     assert 0 <= right < 1e-3 < wrong
 
 
-@pytest.mark.parametrize(("name", "loss"), ALL)
-def test_extreme_logits_and_empty_targets_stay_finite(name, loss):
+@pytest.mark.parametrize("name", ALL)
+def test_extreme_logits_and_empty_targets_stay_finite(name):
+    loss = build_loss(name)
     for target in (torch.zeros(SHAPE), torch.ones(SHAPE)):
         for value in (-1e4, 0.0, 1e4):
             logits = torch.full(SHAPE, value, requires_grad=True)
-            result = loss()(logits, target)
+            result = loss(logits, target)
             result.backward()
             assert torch.isfinite(result) and torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize(("name", "loss"), MASK_LOSSES.items())
-def test_classes(name, loss):
+@pytest.mark.parametrize("name", SEGMENTATION.losses)
+def test_classes(name):
+    loss = build_loss(name)
     torch.manual_seed(0)
     target = torch.randint(0, 3, SHAPE).to(torch.uint8)
     right = torch.nn.functional.one_hot(target[:, 0].long(), 3).movedim(-1, 1) * 40.0 - 20
-    assert loss()(right, target) < 1e-3 < loss()(-right, target)
+    assert loss(right, target) < 1e-3 < loss(-right, target)
 
 
 def test_dice_by_hand():
@@ -54,12 +58,58 @@ def test_dice_by_hand():
     assert Dice()(logits, target).item() == pytest.approx(1 - (2 * 0.8 + 0.003) / (1.3 + 1 + 0.003))
 
 
-def test_dice_agrees_with_monai():
+@pytest.mark.parametrize("classes", [1, 3])
+def test_dice_agrees_with_monai(classes):
     torch.manual_seed(0)
-    logits, target = torch.randn(2, 1, 8, 8, 8), (torch.rand(2, 1, 8, 8, 8) > 0.6).float()
-    smoothing = 1e-3 * target.numel()
-    theirs = DiceLoss(sigmoid=True, batch=True, smooth_nr=smoothing, smooth_dr=smoothing)(logits, target)
+    logits, target = torch.randn(2, classes, 8, 8, 8), torch.randint(0, max(classes, 2), (2, 1, 8, 8, 8))
+    smoothing = 1e-3 * 8**3
+    options = {"sigmoid": True} if classes == 1 else {"softmax": True, "to_onehot_y": True, "include_background": False}
+    theirs = DiceLoss(**options, batch=False, smooth_nr=smoothing, smooth_dr=smoothing)(logits, target)
     torch.testing.assert_close(Dice()(logits, target), theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_batch_costs_the_mean_of_its_items(name, classes, dtype):
+    """In value and gradient, whatever the items hold: a batch is a way to compute a step, not another step."""
+    if classes > 1 and name not in SEGMENTATION.losses:
+        pytest.skip("a heatmap has one channel")
+    torch.manual_seed(0)
+    loss = build_loss(name)
+    shares = torch.tensor([0.0, 0.02, 0.5, 1.0]).reshape(4, 1, 1, 1, 1)  # of foreground: none, little, half, all
+    target = ((torch.rand(4, 1, 8, 8, 8) < shares) * max(classes - 1, 1)).to(torch.uint8)
+    sizes = [8, 4]
+    logits = [(torch.randn(4, classes, n, n, n) * 3).to(dtype).requires_grad_() for n in sizes]
+
+    together = loss(logits, target)
+    gradients = torch.autograd.grad(together, logits)
+    apart = torch.stack([loss([level[i : i + 1] for level in logits], target[i : i + 1]) for i in range(4)]).mean()
+    expected = torch.autograd.grad(apart, logits)
+    torch.testing.assert_close(together, apart, rtol=1e-6, atol=0)
+    for found, wanted in zip(gradients, expected, strict=True):
+        assert wanted.abs().amax(dim=(1, 2, 3, 4)).all()  # each item teaches something
+        torch.testing.assert_close(found, wanted, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-8)
+
+
+def test_dice_of_a_batch_by_hand():
+    """A patch without foreground in which nothing is found, and one of which half is found: 0 and 1 - 2/3."""
+    target = torch.zeros(2, 1, 10, 10, 10)
+    target[1].flatten()[:400] = 1
+    logits = torch.full(target.shape, -50.0)
+    logits[1].flatten()[:200] = 50.0
+    half = 1 - (2 * 200 + 1) / (200 + 400 + 1)
+    assert Dice()(logits, target).item() == pytest.approx((0 + half) / 2)
+
+
+def test_dice_keeps_large_sums_of_narrow_logits():
+    """A patch holds more voxels than fp16 can count."""
+    target = torch.ones(1, 1, 48, 48, 48)
+    logits = torch.full(target.shape, math.log(3), dtype=torch.float16, requires_grad=True)
+    loss = Dice()(logits, target)
+    loss.backward()
+    assert loss.item() == pytest.approx(1 - (2 * 0.75 + 1e-3) / (0.75 + 1 + 1e-3), abs=1e-3)
+    assert torch.isfinite(logits.grad).all()
 
 
 def test_wing_by_hand():
@@ -101,8 +151,8 @@ def test_dice_of_an_empty_patch_grows_with_what_is_false():
 
 def test_deep_supervision_of_one_level_is_the_loss():
     logits, target = torch.randn(1, 1, 4, 4, 4), torch.randint(0, 2, (1, 1, 4, 4, 4)).to(torch.uint8)
-    for loss in MASK_LOSSES.values():
-        assert torch.equal(DeepSupervision(loss())(logits, target), loss()(logits, target))
+    for loss in (DiceCE(), Dice(), BCE()):
+        assert torch.equal(DeepSupervision(loss)(logits, target), loss(logits, target))
 
 
 def test_deep_supervision_by_hand():

@@ -3,25 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from metrics.metric_handler import HEATMAP_METRICS, MASK_METRICS, MetricHandler
-from utils.intervals import mean_interval
+from metrics.intervals import mean_interval
+from metrics.mask_metrics import MASK_METRICS
+from metrics.metric_handler import MetricHandler
 
 A = np.zeros((6, 6, 6), np.uint8)
 A[1:4, 1:4, 1:4] = 1
 B = np.roll(A, 1, axis=0)
-
-
-@pytest.mark.parametrize("table", [MASK_METRICS, HEATMAP_METRICS], ids=["mask", "heatmap"])
-def test_every_metric_says_unit_and_direction(table):
-    pair, inputs = (A > 0, A > 0), {}
-    if table is HEATMAP_METRICS:
-        pair, inputs = (A.astype(np.float32),) * 2, {"mask": A > 0}
-    perfect = table.measure(*pair, spacing_mm=(1, 1, 1), **inputs)
-    assert list(perfect) == list(table) and table.measure.__doc__
-    for name, metric in table.items():
-        endings = [unit for unit in ("mm", "ml") if name.endswith(f"_{unit}")]
-        assert metric.unit == (endings[0] if endings else "1")
-        assert perfect[name] == (1 if metric.higher_is_better else 0)
 
 
 def test_summary_and_rows():
@@ -31,7 +19,8 @@ def test_summary_and_rows():
     content = json.loads(json.dumps(handler.as_json(), allow_nan=False))
     assert [row["case"] for row in content["cases"]] == ["a", "b"]
     dice = content["summary"]["dice"]
-    assert dice["mean"] == pytest.approx((1 + 2 / 3) / 2) and dice["min"] == pytest.approx(2 / 3)
+    assert dice["mean"] == dice["median"] == pytest.approx((1 + 2 / 3) / 2) and dice["std"] == pytest.approx(1 / 6)
+    assert dice["min"] == pytest.approx(2 / 3) and dice["max"] == 1
     assert dice["ci95"] == list(mean_interval([1, 2 / 3]))
     assert dice["cases"] == 2 and dice["higher_is_better"] is True
     assert content["summary"]["hd95_mm"]["unit"] == "mm"
@@ -45,16 +34,19 @@ def test_a_single_case_has_no_interval():
 
 
 def test_classes_have_their_own_columns():
-    target = np.zeros((6, 6, 6), np.uint8)
-    target[:3], target[3:5] = 1, 2
-    prediction = target.copy()
-    prediction[3:5] = 0
-    handler = MetricHandler(MASK_METRICS, class_names=("cervical", "thoracic", "lumbar"))
-    handler.update("a", prediction, target, spacing_mm=(1, 1, 1))
+    reference = np.zeros((6, 6, 6), np.uint8)
+    reference[:3], reference[3:5] = 1, 2
+    prediction = reference.copy()
+    prediction[3:5], prediction[5] = 0, 3
+    handler = MetricHandler(MASK_METRICS, class_names=("cervical", "thoracic", "lumbar", "sacral"))
+    handler.update("a", prediction, reference, spacing_mm=(1, 1, 1))
     row = handler.rows[0]
-    assert (row["dice_cervical"], row["dice_thoracic"], row["dice"]) == (1, 0, 0.5)
-    assert "dice_lumbar" not in row  # neither there nor found
+    assert (row["dice_cervical"], row["dice_thoracic"], row["dice_lumbar"]) == (1, 0, 0)  # found, missed, false
+    assert row["dice"] == pytest.approx(1 / 3)
+    assert "dice_sacral" not in row  # neither there nor found
     assert row["volume_difference_ml_thoracic"] == pytest.approx(-72 / 1000)
+    handler.update("nothing", np.zeros_like(reference), np.zeros_like(reference), spacing_mm=(1, 1, 1))
+    assert handler.rows[1]["dice"] == 1 and "dice_cervical" not in handler.rows[1]
     summary = handler.summary()
     assert summary["hd95_mm_thoracic"]["unit"] == "mm" and summary["surface_dice_1mm_thoracic"]["unit"] == "1"
 

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -42,6 +44,34 @@ def test_blocks_run_twice_and_count_a_batch_once(checkpointing, calls):
     assert [block.calls for block in network.blocks] == [calls, calls]
     assert network.blocks[0].norm.num_batches_tracked == 1
     assert network.blocks[0].norm.momentum == 0.1
+
+
+@pytest.mark.parametrize("build", [TwoBlocks, lambda: build_network("UNet", 1, 1, (4, 4, 4), channels=(2, 4))])
+def test_a_compiled_network_learns_the_same(build):
+    """By the compiler's first stage, which needs no C++ compiler; with batch norms and with instance norms."""
+    torch.manual_seed(0)
+    plain, network = build(), build()
+    network.load_state_dict(plain.state_dict())
+    checkpoint_blocks(network)
+    network.compile(backend="aot_eager")
+    image = torch.randn(2, 1, 4, 4, 4)
+    for each in (plain, network):
+        each(image).square().sum().backward()
+    for parameter, twin in zip(plain.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(twin.grad, parameter.grad)
+    for (key, buffer), twin in zip(plain.named_buffers(), network.buffers(), strict=True):
+        torch.testing.assert_close(twin, buffer, msg=key)  # running statistics, counted once
+
+
+def test_a_copy_of_a_checkpointed_network_runs_by_itself():
+    for network in (TwoBlocks(), build_network("UNet", 1, 1, (4, 4, 4), channels=(2, 4))):
+        checkpoint_blocks(network)
+        copied = copy.deepcopy(network)
+        with torch.no_grad():
+            for parameter in copied.parameters():
+                parameter.zero_()
+        image = torch.randn(1, 1, 4, 4, 4)
+        assert not copied(image).any() and network(image).any()
 
 
 def test_nothing_is_run_twice_without_gradients():

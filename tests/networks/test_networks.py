@@ -5,7 +5,7 @@ import torch
 
 from networks import ARCHITECTURES, build_network
 from networks.checkpointing import checkpoint_blocks
-from training.checkpoints import NetworkSpec, load_weights, save_checkpoint
+from prediction.checkpoints import NetworkSpec, load_weights, save_checkpoint
 
 SHAPES = [(32, 32, 32), (32, 32, 64), (64, 64, 128)]
 # Thin versions that have every part of the default ones; MedNeXt and VNet come in no thinner one.
@@ -20,16 +20,6 @@ THIN = {
     "UNetR": {"feature_size": 4, "hidden_size": 48, "mlp_dim": 48},
     "VNet": {},
 }
-# Seconds each on the largest shape: there, the others are seen at full width among the slow tests alone.
-ON_LARGEST = ("AttentionUNet3D", "SegFormer3D", "SwinUNetR", "UNet")
-
-
-def some_plans(name):
-    """Shape, outputs and batch size of an architecture's quick tests."""
-    if not THIN[name]:
-        return [(SHAPES[0], 1, 1)]
-    plans = [(SHAPES[0], 1, 1), (SHAPES[0], 3, 2), (SHAPES[1], 1, 2), (SHAPES[1], 3, 1)]
-    return [*plans, (SHAPES[2], 1, 1)] if name in ON_LARGEST else plans
 
 
 def check_contract(name, shape, out_channels, batch_size, options, tmp_path):
@@ -40,7 +30,7 @@ def check_contract(name, shape, out_channels, batch_size, options, tmp_path):
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     spec = NetworkSpec(name, 1, out_channels, shape, options)
-    save_checkpoint(tmp_path / "a.pt", spec, network, {})
+    save_checkpoint(tmp_path / "a.pt", spec, network.state_dict(), {"task": "segmentation"})
     other = build_network(name, 1, out_channels, shape, **options)
     load_weights(tmp_path / "a.pt", spec, other)
     checkpoint_blocks(other)
@@ -61,11 +51,10 @@ def check_contract(name, shape, out_channels, batch_size, options, tmp_path):
         torch.testing.assert_close(other(image), network(image))
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "out_channels", "batch_size"),
-    [(name, *plan) for name in ARCHITECTURES for plan in some_plans(name)],
-)
-def test_contract(name, shape, out_channels, batch_size, tmp_path):
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_contract(name, tmp_path):
+    """Other shapes and numbers of outputs and images are seen at full width, among the slow tests."""
+    shape, out_channels, batch_size = (SHAPES[1], 3, 2) if THIN[name] else ((16, 16, 32), 1, 1)
     check_contract(name, shape, out_channels, batch_size, THIN[name], tmp_path)
 
 
@@ -84,6 +73,20 @@ def test_logits_are_not_activated(name):
     with torch.no_grad():
         logits = network(torch.randn(1, 1, 32, 32, 32) * 3)
     assert logits.min() < 0 or logits.max() > 1
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_images_of_a_batch_are_apart_except_with_batch_norm(name):
+    """In training, without dropout."""
+    torch.manual_seed(0)
+    network = build_network(name, 1, 1, (32, 32, 32), **THIN[name])
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+    images = torch.randn(2, 1, 32, 32, 32) * torch.tensor([1.0, 4.0]).reshape(2, 1, 1, 1, 1)
+    with torch.no_grad():
+        together, apart = network(images), torch.cat([network(image[None]) for image in images])
+    assert torch.allclose(together, apart, atol=1e-4) is not network.norms_by_batch()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

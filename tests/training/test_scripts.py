@@ -1,11 +1,18 @@
+import json
+import shutil
 from types import SimpleNamespace
 
+import h5py
 import pytest
 import torch
 import torchio as tio
 
 from networks import ARCHITECTURES, build_network
-from training.scripts import _subject_to_show, expect_background
+from training.arguments import parse_arguments
+from training.scripts import _datasets, expect_background
+from training.tasks import TRAINING_TASKS
+from training.trainer import _subject_to_show
+from utils.tasks import SEGMENTATION
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -25,7 +32,7 @@ def test_classes_start_alike():
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_the_picture_of_an_epoch_shows_the_patch_with_most_bone():
+def test_the_picture_of_an_epoch_shows_the_patch_with_most_foreground():
     def patch(voxels):
         label = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
         label.view(-1)[:voxels] = 20
@@ -33,3 +40,12 @@ def test_the_picture_of_an_epoch_shows_the_patch_with_most_bone():
 
     patches = [patch(voxels) for voxels in (0, 3, 30, 5)]
     assert _subject_to_show(SimpleNamespace(target_key="label"), patches)["voxels"] == 30
+
+
+def test_training_says_which_cases_its_data_was_made_without(segmentation_h5, tmp_path):
+    path = shutil.copy(segmentation_h5, tmp_path / "some.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["notes"] = json.dumps({"left_out": ["sub-a (training): sub-a_ct.nii.gz: constant"]})
+    settings = parse_arguments(SEGMENTATION, ["--data_path", str(path), "--model_name", "a"])
+    with pytest.warns(UserWarning, match=r"some\.h5 was made without sub-a \(training\): sub-a_ct\.nii\.gz: constant"):
+        _datasets(TRAINING_TASKS[SEGMENTATION](settings), settings)

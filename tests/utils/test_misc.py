@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
-from utils.misc import OneLineParser, parse_bool, run_command, write_json, written_aside
+from utils.misc import OneLineParser, command, parse_bool, write_json, written_aside
 from verse_utils.errors import UserError
 
 
@@ -29,13 +30,32 @@ def test_a_failed_write_keeps_what_was_there(tmp_path):
 
 
 def test_users_mistakes_are_one_line_and_exit_code_2(capsys):
+    @command
     def main():
         raise UserError("a.nii.gz: broken; mend it")
 
     with pytest.raises(SystemExit) as stop:
-        run_command(main)
+        main()
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: a.nii.gz: broken; mend it\n"
+
+
+class DamagedData(Dataset):
+    def __getitem__(self, index):
+        raise UserError("a.h5: training/sub-a can't be read, the file is damaged; remove it")
+
+    def __len__(self):
+        return 1
+
+
+# Python 3.12 warns of forks in a process with threads, as that of the tests is; users don't see it.
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_mistake_that_a_loading_process_finds_is_one_line_too(capsys):
+    """torch passes it on with the traceback of that process before it."""
+    with pytest.raises(SystemExit) as stop:
+        command(lambda: next(iter(DataLoader(DamagedData(), num_workers=1))))()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: a.h5: training/sub-a can't be read, the file is damaged; remove it\n"
 
 
 def test_wrong_arguments_are_users_mistakes(monkeypatch):
@@ -57,7 +77,7 @@ def test_no_boolean():
 
 
 def test_a_terminal_without_a_sign_is_no_reason_to_fail():
-    code = "from utils.misc import run_command; run_command(lambda: print('3×3'))"
+    code = "from utils.misc import command; command(lambda: print('3×3'))()"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="ascii", env=environment)
     assert (result.stdout, result.stderr) == ("3?3\n", "")
@@ -67,3 +87,12 @@ def test_what_cant_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("no folder", encoding="utf-8")
     with pytest.raises(UserError, match=r"file/out\.json: can't be written \(.+\); make room, or choose"):
         write_json(tmp_path / "file" / "out.json", {})
+
+
+def test_output_that_nobody_reads_any_more_ends_a_command_without_a_traceback():
+    code = "from utils.misc import command\n@command\ndef main():\n    while True: print('a line')\nmain()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

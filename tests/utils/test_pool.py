@@ -5,9 +5,12 @@ The work is ``eval`` or ``exec`` of a string, as every process can import these,
 
 import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,16 +75,59 @@ def test_a_killed_process_is_one_line():
         list(run_all(exec, [DIE] * 2, workers=3))
 
 
+_PARENT = """
+import os, sys
+from utils.pool import run_all
+work = "import os, pathlib, time; pathlib.Path({folder!r}, str(os.getpid())).touch(); time.sleep(60)"
+if __name__ == "__main__":
+    list(run_all(exec, [work] * 4, workers=2))
+"""
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent_though_nobody_tells_them(tmp_path, with_signal):
+    script = tmp_path / "parent.py"
+    (tmp_path / "ids").mkdir()
+    script.write_text(_PARENT.replace("{folder!r}", repr(str(tmp_path / "ids"))), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(Path(pool.__file__).parents[1])}
+    parent = subprocess.Popen([sys.executable, script], env=environment)
+    _await(lambda: len(list((tmp_path / "ids").iterdir())) == 2)
+    workers = [int(path.name) for path in (tmp_path / "ids").iterdir()]
+    parent.send_signal(with_signal)
+    assert parent.wait() == -with_signal
+    _await(lambda: not any(map(_runs, workers)))
+
+
+def _await(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _runs(process_id):
+    """Whether a process is there and no zombie, which nobody may collect where tests run as process 1."""
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
 def test_the_cluster_works_in_its_own_processes_and_the_client_is_closed(dask_scheduler, monkeypatch):
     import distributed
 
-    closed = []
-    close = distributed.Client.close
-    monkeypatch.setattr(distributed.Client, "close", lambda client: closed.append(client) or close(client))
+    clients = []
+
+    def recorded(*arguments, connect=distributed.Client, **options):
+        clients.append(connect(*arguments, **options))
+        return clients[-1]
+
+    monkeypatch.setattr(distributed, "Client", recorded)
     # One item too: with a scheduler nothing is done here. The same call twice is two calls.
     assert os.getpid() not in run_all(eval, [PROCESS_ID], workers=1, scheduler=dask_scheduler)
     assert len(list(run_all(eval, ["__import__('random').random()"] * 4, 1, dask_scheduler))) == 4
-    assert [client.status for client in closed] == ["closed"] * 2
+    assert [client.status for client in clients] == ["closed"] * 2
 
 
 def test_workers_killed_again_and_again_are_one_line(dask_scheduler):

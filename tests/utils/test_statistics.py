@@ -1,23 +1,22 @@
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from utils.case_facts import scan_facts
-from utils.h5_cases import write_links
-from utils.mask_facts import mask_facts
+from utils.dataset_facts.case_facts import scan_facts
+from utils.files.h5_packing import pack_cases
+from utils.geometry.mask_facts import mask_facts
 from utils.statistics import gather, summarise
+from utils.tasks import HEATMAP
 from verse_utils.cases import find_cases
 from verse_utils.images import read_case
 from verse_utils.labels import VERTEBRA_NAMES
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 FILES = ["grids.png", "intensities.png", "statistics.json", "vertebrae.png"]
 
 
@@ -83,8 +82,7 @@ def test_h5_files_of_both_tasks(segmentation_h5, heatmap_h5):
 
 def test_the_number_of_workers_changes_nothing(segmentation_h5, tmp_path, run):
     assert run(segmentation_h5).returncode == 0
-    command = [sys.executable, "-m", "utils.statistics", "--data_path", segmentation_h5, "--output", tmp_path / "two"]
-    result = subprocess.run([*command, "--workers", "2"], cwd=ROOT, capture_output=True, encoding="utf-8")
+    result = run(segmentation_h5, "--output", "two", workers=2)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "two/statistics.json").read_bytes() == (tmp_path / "out/statistics.json").read_bytes()
 
@@ -116,7 +114,7 @@ def test_wrong_calls_are_one_line_and_write_nothing(phantom_root, tmp_path, run,
     (tmp_path / "text.h5").write_text("no HDF5", encoding="utf-8")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["training/sub-a/image"] = [1]
-    write_links(tmp_path / "bare.h5", "heatmap", {}, [])
+    pack_cases(tmp_path / "bare.h5", HEATMAP, {}, [])
     for data_path, words in (
         ("absent", ["absent", "no such file or folder"]),
         ("absent.h5", ["absent.h5", "no such file"]),

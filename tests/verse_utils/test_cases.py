@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from verse_utils.cases import find_cases
+from verse_utils.chosen import Chosen
 from verse_utils.errors import UserError
 
 
@@ -30,6 +31,13 @@ def test_files_pair_by_id_not_by_order(tmp_path):
     assert [case.case_id for case in cases] == ["sub-verse009", "sub-verse010"]
     assert all(case.patient in case.mask_path.name for case in cases)
     assert cases[0].centroid_path is None and cases[1].centroid_path.name == "sub-verse010_seg-vb_ctd.json"
+
+
+def test_hidden_folders_are_not_searched(tmp_path):
+    touch(tmp_path, "sub-verse009_ct.nii.gz", "sub-verse009_seg-vert_msk.nii.gz")
+    touch(tmp_path / ".download", "sub-verse009_ct.nii.gz")
+    touch(tmp_path, "sub-verse010_ct.nii.gz", dataset=".dataset-verse19validation.partial/validation")
+    assert [case.case_id for case in find_cases(tmp_path, 19)] == ["sub-verse009"]
 
 
 def test_a_direction_may_be_on_the_mask_alone(tmp_path):
@@ -60,7 +68,7 @@ def test_files_without_partners_are_named(tmp_path, names, words):
     with pytest.raises(UserError) as error:
         find_cases(tmp_path, 19)
     assert all(word in str(error.value) for word in words)
-    assert [case.case_id for case in find_cases(tmp_path, 19, exclude=["sub-verse009"])] == ["sub-verse001"]
+    assert [case.case_id for case in find_cases(tmp_path, 19, Chosen(exclude=["sub-verse009"]))] == ["sub-verse001"]
 
 
 def test_editions_do_not_mix(tmp_path):

@@ -1,10 +1,16 @@
+import gzip
+import tracemalloc
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from verse_utils.cases import Case
-from verse_utils.errors import UserError
-from verse_utils.images import check_case, open_image, read_case, read_hu
+from verse_utils.errors import FileError, GridError, UserError
+from verse_utils.images import label_slabs, lacks_orientation, open_image, read_case, stored_slabs
+from verse_utils.labels import VERTEBRA_NAMES
+from verse_utils.numberings import NUMBERINGS
 
 CT = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
 MASK = (CT % 3 == 0).astype(np.uint8) * 20
@@ -41,11 +47,11 @@ def test_sacrum_and_coccyx_are_background(tmp_path):
 def test_grids_may_differ_by_less_than_a_quarter_of_a_voxel(tmp_path):
     near, far = np.eye(4), np.eye(4)
     near[0, 3], far[0, 3] = 0.2, 0.3
-    check_case(case(tmp_path, mask_affine=near))
+    read_case(case(tmp_path, mask_affine=near))
     with pytest.raises(UserError, match=r"mask\.nii\.gz.*0\.3 mm off"):
-        check_case(case(tmp_path, mask_affine=far))
+        read_case(case(tmp_path, mask_affine=far))
     with pytest.raises(UserError, match=r"mask\.nii\.gz: shape"):
-        check_case(case(tmp_path, mask=MASK[:3]))
+        read_case(case(tmp_path, mask=MASK[:3]))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,7 @@ def test_masks_of_other_values_are_refused(tmp_path, mask, words):
 )
 def test_what_is_no_ct_is_refused(tmp_path, image, words):
     with pytest.raises(UserError, match=rf"ct\.nii\.gz.*{words}"):
-        read_hu(save(tmp_path / "ct.nii.gz", image))
+        read_case(case(tmp_path, image=image))
 
 
 def test_a_trailing_axis_of_one_is_dropped(tmp_path):
@@ -77,13 +83,14 @@ def test_a_trailing_axis_of_one_is_dropped(tmp_path):
 
 def test_broken_files_are_refused(tmp_path):
     whole = save(tmp_path / "whole.nii.gz", np.random.default_rng(0).integers(0, 999, (30, 30, 30)).astype(np.int16))
+    mask = save(tmp_path / "mask.nii.gz", np.zeros((30, 30, 30), np.uint8))
     truncated = tmp_path / "truncated.nii.gz"
     truncated.write_bytes(whole.read_bytes()[:5000])
     text = tmp_path / "text.nii.gz"
     text.write_text("no image", encoding="utf-8")
     for path in (truncated, text, tmp_path / "absent.nii.gz"):
         with pytest.raises(UserError, match=path.name):
-            read_hu(path)
+            read_case(Case("sub-a", "sub-a", "training", path, mask))
 
 
 def test_a_spacing_of_zero_is_refused(tmp_path):
@@ -93,3 +100,151 @@ def test_a_spacing_of_zero_is_refused(tmp_path):
     nib.save(image, tmp_path / "flat.nii.gz")
     with pytest.raises(UserError, match=r"flat\.nii\.gz.*spacing of zero"):
         open_image(tmp_path / "flat.nii.gz")
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A case whose mask has a file for each vertebra; L1 and L2 share a voxel, L3 is empty, and the sacrum is there."""
+    folder = tmp_path / "segmentations"
+    folder.mkdir()
+    label = np.zeros_like(MASK)
+    label[0], label[2] = 20, 21
+    for name, inside in {"L1": label == 20, "L2": label == 21, "L3": label == 22, "S1": label == 20}.items():
+        part = inside.astype(np.uint8)
+        part[0, 0, 0] = name != "L3"
+        save(folder / f"vertebrae_{name}.nii.gz", part)
+    (folder / "liver.nii.gz").write_bytes(b"never read")
+    return Case("s1", "s1", "training", save(tmp_path / "ct.nii.gz", CT), folder), label
+
+
+def test_a_mask_may_have_a_file_for_each_vertebra(parts):
+    case, label = parts
+    np.testing.assert_array_equal(read_case(case).label, label)
+    slabs = list(label_slabs(case, thickness=4))
+    assert [first for first, _ in slabs] == [0, 4]
+    np.testing.assert_array_equal(np.concatenate([slab for _, slab in slabs], axis=2), label)
+    assert [path.name for path in case.files] == [
+        "ct.nii.gz",
+        *(f"vertebrae_L{number}.nii.gz" for number in (1, 2, 3)),
+    ]
+
+
+def test_many_files_of_a_mask_take_no_more_memory_than_slabs(tmp_path):
+    """Of 24 files of 1 MB each, no more than the slab that is worked on is held."""
+    folder = tmp_path / "segmentations"
+    folder.mkdir()
+    for number, name in enumerate(list(VERTEBRA_NAMES.values())[:24]):
+        part = np.zeros((64, 64, 256), np.uint8)
+        part[..., 10 * number : 10 * number + 8] = 1
+        save(folder / f"vertebrae_{name}.nii.gz", part)
+    many = Case("s1", "s1", "training", folder / "ct.nii.gz", folder)
+    tracemalloc.start()
+    labels = [set(np.unique(slab)) for _, slab in label_slabs(many)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert set().union(*labels) == set(range(25))
+    assert peak < 6e6, f"{peak / 1e6:.1f} MB"
+
+
+def test_each_file_of_a_mask_is_checked(parts):
+    case, _ = parts
+    path = case.mask_path / "vertebrae_L2.nii.gz"
+    for array, words in ((MASK[:3], "shape"), (MASK + np.arange(6, dtype=np.uint8), "20 and 21|not a binary mask")):
+        save(path, array)
+        with pytest.raises(UserError, match=rf"vertebrae_L2\.nii\.gz.*({words})"):
+            read_case(case)
+    path.rename(case.mask_path / "L1.nii.gz")
+    with pytest.raises(UserError, match="the same vertebra as"):
+        read_case(case)
+
+
+def test_numbers_of_other_tools_become_verses(tmp_path):
+    total = np.where(MASK > 0, 31, 5).astype(np.uint8)  # TotalSegmentator's L1 and liver
+    other = replace(case(tmp_path, mask=total), numbering=NUMBERINGS["totalsegmentator"])
+    np.testing.assert_array_equal(read_case(other).label, MASK)
+    np.testing.assert_array_equal(np.concatenate([slab for _, slab in label_slabs(other)], axis=2), MASK)
+    total[0, 0, 0] = 200
+    other = replace(case(tmp_path, mask=total), numbering=NUMBERINGS["totalsegmentator"])
+    with pytest.raises(UserError, match=r"mask\.nii\.gz: holds 200, which means nothing in .* totalsegmentator"):
+        read_case(other)
+
+
+@pytest.fixture
+def noise(tmp_path):
+    """A CT whose voxels hardly compress, so that each byte of the file counts."""
+    values = np.random.default_rng(0).integers(-999, 999, (30, 30, 30)).astype(np.int16)
+    return save(tmp_path / "noise.nii.gz", values)
+
+
+def read_whole(path):
+    return [values for _, values in stored_slabs(open_image(path), path, thickness=7)]
+
+
+def test_a_flipped_bit_is_found_though_all_voxels_could_be_read(noise):
+    content = bytearray(noise.read_bytes())
+    content[len(content) // 2] ^= 16
+    noise.write_bytes(content)
+    with pytest.raises(FileError, match=r"noise\.nii\.gz.*can't be read"):
+        read_whole(noise)
+
+
+@pytest.mark.parametrize("lost", [1, 4, 8, 500])
+def test_a_cut_trailer_is_found(noise, lost):
+    noise.write_bytes(noise.read_bytes()[:-lost])
+    with pytest.raises(FileError, match=r"noise\.nii\.gz.*can't be read"):
+        read_whole(noise)
+
+
+def test_a_wrong_checksum_is_found(noise):
+    content = noise.read_bytes()
+    noise.write_bytes(content[:-8] + b"1234" + content[-4:])
+    with pytest.raises(FileError, match=r"noise\.nii\.gz.*CRC"):
+        read_whole(noise)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize(("columns", "words"), [(27952, "holds 54352"), (29, "holds more than")])
+def test_a_header_that_does_not_fit_its_file_is_refused_before_memory_is_taken(tmp_path, ending, columns, words):
+    values = np.zeros((30, 30, 30), np.int16)
+    content = bytearray(gzip.decompress(save(tmp_path / "ct.nii.gz", values).read_bytes()))
+    content[42:44] = columns.to_bytes(2, "little")  # dim[1] (NIfTI-1)
+    path = tmp_path / f"claims{ending}"
+    path.write_bytes(gzip.compress(content) if ending == ".nii.gz" else content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileError, match=rf"claims.*{words}"):
+            open_image(path)
+        assert tracemalloc.get_traced_memory()[1] < 8e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_gzip_in_several_members_is_whole(tmp_path, noise):
+    content = gzip.decompress(noise.read_bytes())
+    path = tmp_path / "members.nii.gz"
+    path.write_bytes(gzip.compress(content[:9999]) + gzip.compress(content[9999:]) + gzip.compress(b""))
+    np.testing.assert_array_equal(np.concatenate(read_whole(path), 2), np.concatenate(read_whole(noise), 2))
+
+
+@pytest.mark.parametrize(("place", "value"), [(70, 77), (110, 0x4280), (70, 128)])
+def test_headers_that_nibabel_refuses_are_one_line(tmp_path, place, value):
+    """An unknown datatype, voxels from byte 64 on, and colour."""
+    content = bytearray(gzip.decompress(save(tmp_path / "ct.nii.gz", CT).read_bytes()))
+    content[place : place + 2] = value.to_bytes(2, "little")
+    path = tmp_path / "odd.nii"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"odd\.nii") as error:
+        read_whole(path)
+    assert "\n" not in str(error.value)
+
+
+def test_two_nearly_parallel_axes_are_no_grid(tmp_path):
+    affine = np.eye(4)
+    affine[:3, 1] = (1, 0.1, 0)
+    with pytest.raises(GridError, match=r"ct\.nii\.gz.*nearly parallel"):
+        open_image(save(tmp_path / "ct.nii.gz", CT, affine, qform=0))
+
+
+@pytest.mark.parametrize(("qform", "sform", "lacks"), [(0, 0, True), (1, 0, False), (0, 2, False)])
+def test_a_scan_without_codes_has_no_orientation(tmp_path, qform, sform, lacks):
+    assert lacks_orientation(open_image(save(tmp_path / "ct.nii.gz", CT, qform=qform, sform=sform))) is lacks

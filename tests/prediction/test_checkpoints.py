@@ -1,0 +1,33 @@
+import resource
+
+import pytest
+import torch
+from torch import nn
+
+from prediction.checkpoints import NetworkSpec, load_checkpoint, save_checkpoint
+from verse_utils.errors import UserError
+
+SPEC = NetworkSpec("UNet", 1, 1, (16, 16, 16))
+
+
+def test_what_is_written_is_read(tmp_path):
+    network = nn.Linear(3, 2)
+    weights = network.state_dict()
+    save_checkpoint(tmp_path / "run" / "last.pt", SPEC, weights, {"task": "heatmap"}, epoch=4)
+    content = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert content["network"] == SPEC and content["settings"] == {"task": "heatmap"} and content["epoch"] == 4
+    torch.testing.assert_close(content["weights"], network.state_dict())
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_of_before_stays(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, SPEC, nn.Linear(3, 2).state_dict(), {}, epoch=1)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # a file's most bytes
+    try:
+        with pytest.raises(UserError, match=r"last\.pt: can't be written \(.*disk full.*\); make room"):
+            save_checkpoint(path, SPEC, nn.Linear(1000, 200).state_dict(), {}, epoch=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,131 @@
+"""Damaged DICOM headers: one line that says what is wrong, or a scan; no traceback, no hang, no memory for lies."""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+from utils.files.find_scans import find_scans
+from utils.files.scans import open_scan
+from verse_utils.errors import UserError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is measured as Linux tells it")
+ROOT = Path(__file__).parents[4]
+SECONDS = 10
+# Numbers that headers lie with: of any attribute that is two bytes long, or a length.
+LIES = [0, 1, 2, 7, 255, 4096, 32767, 65535]
+LONG_LIES = [0, 1, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF, 0x10000000]
+# Group and element of attributes that size, place or explain pixels.
+TAGS = [
+    *[(0x28, element) for element in (0x02, 0x04, 0x08, 0x10, 0x11, 0x30, 0x100, 0x101, 0x102, 0x103, 0x1052, 0x1053)],
+    *[(0x20, element) for element in (0x0D, 0x0E, 0x11, 0x32, 0x37)],
+    *[(0x08, element) for element in (0x05, 0x08, 0x16, 0x60, 0x103E)],
+    *[(0x02, element) for element in (0x00, 0x02, 0x10)],
+    *[(0x5200, 0x9229), (0x5200, 0x9230), (0x7FE0, 0x10), (0x20, 0x9113), (0x28, 0x9145)],
+]
+
+
+def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
+    """A file with a few wrong bytes in its header."""
+    data = bytearray(whole)
+    pixels = whole.rfind(struct.pack("<HH", 0x7FE0, 0x10))
+    for _ in range(rng.integers(1, 4)):
+        kind = rng.integers(5)
+        at = int(rng.integers(128, pixels))
+        tag = TAGS[rng.integers(len(TAGS))]
+        place = whole.find(struct.pack("<HH", *tag), 128)
+        if kind == 0:
+            data[at] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            data[at : at + 8] = rng.bytes(8)
+        elif kind == 2 and place > 0:  # its value
+            data[place + 8 : place + 10] = struct.pack("<H", LIES[rng.integers(len(LIES))])
+        elif kind == 3 and place > 0:  # its length
+            data[place + 4 : place + 8] = struct.pack("<I", LONG_LIES[rng.integers(len(LONG_LIES))])
+        elif kind == 4:
+            del data[at : at + int(rng.integers(1, 60))]
+        else:
+            del data[int(rng.integers(len(data) // 2, len(data))) :]
+    return bytes(data)
+
+
+def read(folder):
+    """What the command does with a folder, in a process of its own: (exit code, seconds, peak memory in KiB)."""
+    started = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(SECONDS)  # which ends the process
+        code = 3
+        try:
+            for source in find_scans([str(folder)]):
+                for _ in open_scan(source).slabs():
+                    pass
+            code = 0
+        except UserError as error:
+            code = 2 if str(error) and "\n" not in str(error) else 3
+        finally:
+            os._exit(code)
+    _, status, usage = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), time.monotonic() - started, usage.ru_maxrss
+
+
+@pytest.fixture(scope="module", params=["explicit", "implicit", "RLE", "JPEG-LS", "JPEG 2000", "enhanced"])
+def honest(request, dicom, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("honest")
+    packed = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless}
+    if request.param == "enhanced":
+        dicom.write_enhanced(folder / "ct.dcm")
+    elif request.param in packed:
+        dicom.write_series(folder, compress=packed[request.param])
+    else:
+        dicom.write_series(folder, **({"syntax": ImplicitVRLittleEndian} if request.param == "implicit" else {}))
+    return folder
+
+
+def read_damaged(honest, work, seeds):
+    """Yield (seed, exit code, seconds, peak memory in KiB): of one slice that is damaged, or of all in the same way."""
+    files = sorted(path.name for path in honest.iterdir())
+    for seed in seeds:
+        rng = np.random.default_rng([seed, len(files)])
+        folder = work / f"{seed}"
+        shutil.copytree(honest, folder)
+        kind = int(rng.integers(1 << 30))
+        for name in files if rng.random() < 0.5 else [files[rng.integers(len(files))]]:
+            whole = (folder / name).read_bytes()
+            (folder / name).write_bytes(damaged(whole, np.random.default_rng(kind)))
+        yield seed, *read(folder)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("seeds", [(0, 6), pytest.param((6, 60), marks=pytest.mark.slow)], ids=["few", "many"])
+def test_damaged_headers(honest, tmp_path, seeds):
+    """In a process without all that pytest has loaded, forked for each."""
+    result = subprocess.run(
+        [sys.executable, __file__, honest, tmp_path, *map(str, seeds)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stderr == ""
+    (code, _, honest_KiB), *others = json.loads(result.stdout)
+    assert code == 0 and len(others) == seeds[1] - seeds[0]
+    for seed, code, seconds, peak_KiB in others:
+        assert code in (0, 2), f"seed {seed}: exit code {code}"
+        assert seconds < SECONDS and peak_KiB <= 2 * honest_KiB, f"seed {seed}: {seconds:.0f} s, {peak_KiB} KiB"
+
+
+if __name__ == "__main__":
+    honest_folder, work_folder, *limits = sys.argv[1:]
+    honest_result = read(Path(honest_folder))
+    results = read_damaged(Path(honest_folder), Path(work_folder), range(*map(int, limits)))
+    print(json.dumps([honest_result, *results]))

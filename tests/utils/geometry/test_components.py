@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from utils.geometry.components import ConnectedComponents, large_components
+
+MASK = np.zeros((12, 10, 8), bool)
+MASK[1:5, 1:5, 1:5] = True  # 64 voxels
+MASK[7:9, 1:5, 1:5] = True  # 32
+MASK[11, 9, 7] = True  # 1
+MASK[5, 5, 5] = True  # touches the largest by a corner only
+
+
+def test_components_below_a_size_go():
+    assert large_components(MASK).sum() == large_components(MASK, least_vox=0).sum() == MASK.sum() == 98
+    assert large_components(MASK, least_vox=2).sum() == 96
+    assert large_components(MASK, least_vox=32).sum() == 96
+    assert large_components(MASK, least_vox=33).sum() == 64
+    assert not large_components(MASK, least_vox=65).any()
+
+
+def test_components_below_a_share_of_the_largest_go():
+    assert large_components(MASK, least_share=0.5).sum() == 96
+    assert large_components(MASK, least_share=0.51).sum() == 64
+
+
+def test_nothing_stays_nothing():
+    assert not large_components(np.zeros((3, 3, 3), bool), least_share=0.1).any()
+
+
+@pytest.mark.parametrize("thickness", [1, 3, 100])
+def test_components_in_slabs_are_those_of_the_whole(thickness):
+    mask = np.random.default_rng(0).random((14, 12, 20)) < 0.3  # they wind up and down
+    connected = ConnectedComponents()
+    components = [connected.add(mask[..., z : z + thickness]) for z in range(0, 20, thickness)]
+    for which in ({}, {"least_vox": 5}, {"least_share": 0.5}, {"least_share": 1.0}):
+        kept = np.concatenate([connected.large(**which)[part] for part in components], axis=2)
+        np.testing.assert_array_equal(kept, large_components(mask, **which))
+    assert not large_components(mask, least_vox=5)[mask].all()

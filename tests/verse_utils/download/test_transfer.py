@@ -1,0 +1,199 @@
+"""One file from a server that misbehaves."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import numpy as np
+import pytest
+
+from verse_utils.download.failures import SourceError
+from verse_utils.download.progress import Progress
+from verse_utils.download.transfer import Client, in_minutes, without_password
+from verse_utils.errors import UserError
+
+CONTENT = np.random.default_rng(0).bytes(200_000)
+
+
+@pytest.fixture
+def fetch(server, tmp_path, naps):
+    """Downloads /file to a path and gives what is there then."""
+    server.files["/file"] = CONTENT
+
+    def run(patience_s: float = 60.0, **options):
+        path = tmp_path / "file"
+        with Progress("file") as progress:
+            received = Client(patience_s).download(f"{server.url}/file", path, progress, **options)
+        return path.read_bytes(), received
+
+    return run
+
+
+def test_a_good_server_is_asked_once(server, fetch):
+    content, received = fetch()
+    assert content == CONTENT and received.in_one_go
+    assert server.ranges_of("/file") == [None]
+
+
+@pytest.mark.parametrize("with_reset", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cut_connection_is_resumed_at_the_byte(server, fetch, answer, seed, with_reset):
+    cuts = sorted(np.random.default_rng(seed).integers(1, len(CONTENT), 3).tolist())
+    server.faults["/file"] = [answer(cut_at=cut, with_reset=with_reset) for cut in cuts]
+    content, received = fetch()
+    assert content == CONTENT and not received.in_one_go
+    if not with_reset:  # a reset also throws away what the client has not read yet
+        assert server.ranges_of("/file") == [None, *(f"bytes={cut}-" for cut in cuts)]
+        assert server.served["/file"] == len(CONTENT)
+
+
+def test_the_next_run_goes_on(server, fetch, answer):
+    server.faults["/file"] = [answer(cut_at=150_000), answer(404)]
+    with pytest.raises(SourceError, match="404"):
+        fetch()
+    content, _ = fetch()
+    assert content == CONTENT
+    assert server.ranges_of("/file") == [None, "bytes=150000-", "bytes=150000-"]
+    assert server.served["/file"] == len(CONTENT)
+    fetch()  # it is whole, and nobody is asked
+    assert len(server.asked) == 3
+
+
+def test_without_ranges_it_begins_anew(server, fetch, answer):
+    server.faults["/file"] = [answer(cut_at=150_000, ranges=False), answer(ranges=False)]
+    content, _ = fetch()
+    assert content == CONTENT
+    assert server.ranges_of("/file") == [None, None]  # no validator came, so no range is asked for
+
+
+def test_a_file_that_changed_between_two_attempts_is_not_mixed(server, fetch, answer):
+    old = bytes(len(CONTENT))
+    server.faults["/file"] = [answer(body=old, cut_at=150_000)]
+    content, _ = fetch()
+    assert content == CONTENT
+    assert server.ranges_of("/file") == [None, "bytes=150000-"]
+
+
+def test_a_file_that_became_shorter_is_not_mixed(server, fetch, answer):
+    server.faults["/file"] = [answer(body=bytes(250_000), cut_at=240_000), answer(416)]
+    assert fetch()[0] == CONTENT
+
+
+@pytest.mark.parametrize("length", [len(CONTENT) + 7, 10**15])
+def test_a_content_length_that_is_too_long_never_counts_as_whole(server, fetch, answer, tmp_path, length):
+    if length < 10**15:
+        server.faults["/file"] = [answer(length=length, ranges=False) for _ in range(20)]
+        with pytest.raises(SourceError, match="cut"):
+            fetch()
+        assert len(server.asked) == 6
+    else:
+        server.faults["/file"] = [answer(length=length)]
+        with pytest.raises(UserError, match=r"file takes 1000000 GB, and .* are free"):
+            fetch()
+        assert not (tmp_path / "file").exists()
+
+
+def test_a_connection_on_which_nothing_more_comes_is_given_up(server, fetch, answer, monkeypatch):
+    monkeypatch.setattr("verse_utils.download.transfer._TIMEOUTS_S", (1.0, 0.3))
+    server.faults["/file"] = [answer(stall_at=150_000)]
+    assert fetch()[0] == CONTENT
+    assert server.ranges_of("/file") == [None, "bytes=150000-"]
+
+
+def test_a_content_length_that_is_too_short_is_the_callers_to_find(server, fetch, answer):
+    server.faults["/file"] = [answer(length=1000)]
+    assert fetch()[0] == CONTENT[:1000]
+
+
+def test_without_a_length_it_is_not_sure_to_be_whole(server, fetch, answer):
+    server.faults["/file"] = [answer(length=False)]
+    content, received = fetch()
+    assert content == CONTENT and not received.in_one_go
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_kept_and_said(server, fetch, answer, naps, capsys, status):
+    later = formatdate(time.time() + 41, usegmt=True)
+    server.faults["/file"] = [answer(status, {"Retry-After": "37"}), answer(status, {"Retry-After": later})]
+    assert fetch()[0] == CONTENT
+    assert naps[0] == 37 and 38 < naps[1] <= 41
+    assert f"answer {status}" in capsys.readouterr().err
+
+
+def test_a_retry_after_that_is_too_long_is_a_failure(server, fetch, answer, naps):
+    server.faults["/file"] = [answer(429, {"Retry-After": "4000"})]
+    with pytest.raises(SourceError, match="asks to wait 67 min"):
+        fetch()
+    assert not naps
+
+
+def test_pauses_grow_and_end(server, fetch, answer, naps):
+    server.faults["/file"] = [answer(503, {"Retry-After": "soon"}) for _ in range(20)]
+    with pytest.raises(SourceError, match="503 Service Unavailable, 6 times"):
+        fetch()
+    assert naps == [0, 2, 4, 8, 16]
+
+
+def test_data_that_come_make_new_attempts_worth_it(server, fetch, answer, naps):
+    server.files["/file"] = bytes(3 * 2**20)
+    for part in (1, 2):
+        server.faults["/file"] += [answer(cut_at=part * 2**20), *[answer(503)] * 4]
+    content, _ = fetch()
+    assert len(content) == 3 * 2**20 and len(naps) == 10
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 501])
+def test_what_cannot_succeed_is_not_repeated(server, fetch, answer, naps, status):
+    server.faults["/file"] = [answer(status)]
+    with pytest.raises(SourceError, match=str(status)):
+        fetch()
+    assert len(server.asked) == 1 and not naps
+
+
+def test_a_web_page_is_not_taken_for_the_file_and_leaves_what_came(server, fetch, answer, tmp_path):
+    """The page on which a hotel asks for a password, for example."""
+    page = answer(body=b"<html>Log in</html>", headers={"Content-Type": "text/html; charset=utf-8"}, ranges=False)
+    server.faults["/file"] = [answer(cut_at=150_000), page]
+    with pytest.raises(SourceError, match="web page"):
+        fetch()
+    assert (tmp_path / "file").read_bytes() == CONTENT[:150_000]
+    assert fetch()[0] == CONTENT
+
+
+def test_bytes_are_not_unpacked_on_the_way(server, fetch, answer):
+    server.faults["/file"] = [answer(headers={"Content-Encoding": "gzip"})]  # as servers send .nii.gz at times
+    assert fetch()[0] == CONTENT
+
+
+def test_a_server_that_is_not_there_is_asked_once(tmp_path, naps):
+    with Progress("file") as progress, pytest.raises(SourceError, match=r"no connection .*refused"):
+        Client(60).download("http://127.0.0.1:9/file", tmp_path / "file", progress)
+    assert not naps and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("location", ["/file", "ftp://127.0.0.1/file", "http://[", "//"])
+def test_redirects_that_lead_nowhere_are_failures(server, fetch, answer, location):
+    server.faults["/file"] = [answer(302, {"Location": location}) for _ in range(40)]
+    with pytest.raises(SourceError):
+        fetch()
+
+
+def test_the_token_goes_to_osf_only():
+    client = Client(60, token="secret")
+    assert client._authorisation("https://api.osf.io/v2/") == {"Authorization": "Bearer secret"}
+    assert client._authorisation("https://files.de-1.osf.io/v1/") == {"Authorization": "Bearer secret"}
+    for address in ("https://storage.example/osf.io", "https://osf.io.example", "https://notosf.io/"):
+        assert client._authorisation(address) == {}
+
+
+def test_addresses_and_times_for_people():
+    assert without_password("https://me:secret@host:81/a.zip?key=1") == "https://host:81/a.zip"
+    assert [in_minutes(seconds) for seconds in (37, 3240, 9000)] == ["37 s", "54 min", "2 h 30 min"]
+
+
+def test_a_log_gets_lines(server, fetch, capsys):
+    fetch()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and all("\r" not in line and line.startswith("file: ") for line in lines)
+    assert "200k/200k" in lines[-1]
