@@ -1,8 +1,9 @@
-"""Steps and seconds in which each architecture learns one real patch by heart.
+"""Steps and seconds in which each architecture overfits one real patch.
 
     python benchmarks/overfit.py --data_path preprocessed/verse_sample_verse19_segmentation_1mm.h5 --case sub-verse014
 
-A network that can't is broken, or not trained as it needs to be. Loss, optimizer and start are those of training.
+A network that can't overfit one patch is broken, or is not trained as it should be. Loss, optimizer and initial bias
+are those of training.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from pathlib import Path
 import torch
 
 from dataloader import Patches, h5VerSe
-from metrics.mask_metrics import dice
+from metrics.mask_metrics import MaskPair, dice
 from networks import ARCHITECTURES
-from training.arguments import Settings
-from training.checkpoints import NetworkSpec
-from training.compute import find_compute
-from training.optimizer import build_optimizer
+from prediction.checkpoints import NetworkSpec
+from prediction.device import find_device
+from training.arguments import TrainingSettings
 from training.scripts import expect_background
-from training.tasks import SegmentationTask
-from utils.misc import OneLineParser, run_command
+from training.steps.optimizer import build_optimizer
+from training.tasks import SegmentationTraining
+from utils.misc import OneLineParser, command
+from utils.tasks import SEGMENTATION
 from verse_utils.errors import UserError
 
 ENOUGH_DICE = 0.95
@@ -30,6 +32,7 @@ MOST_STEPS = 1000
 CHECK_EVERY = 5
 
 
+@command
 def main() -> None:
     """Print a row for each architecture."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,9 +42,12 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=sorted(ARCHITECTURES), choices=sorted(ARCHITECTURES))
     arguments = parser.parse_args()
     shape = tuple(arguments.input_shape)
-    task = SegmentationTask(Settings("segmentation", arguments.data_path, "overfit", input_shape=shape))
-    patches = Patches(shape, per_volume=1, bone_share=1.0)
-    dataset = h5VerSe(arguments.data_path, "training", task.presets.evaluate, patches, task.name)
+    settings = TrainingSettings(
+        SEGMENTATION, arguments.data_path, "overfit", input_shape=shape, loss=SEGMENTATION.losses[0]
+    )
+    task = SegmentationTraining(settings)
+    patches = Patches(shape, per_volume=1, foreground_share=1.0)
+    dataset = h5VerSe(arguments.data_path, "training", task.presets.evaluate, patches, task.task)
     if arguments.case not in dataset.case_ids:
         raise UserError(f"--case {arguments.case}: not a training case of {arguments.data_path}: {dataset.case_ids}")
     subject = dataset[dataset.case_ids.index(arguments.case)]
@@ -53,15 +59,17 @@ def main() -> None:
         print(f"| {name} | {steps} | {seconds:.0f} | {score:.3f} |", flush=True)
 
 
-def overfit(name: str, task: SegmentationTask, image: torch.Tensor, target: torch.Tensor) -> tuple[int, float, float]:
-    """Train on one patch until its mask, as inference would give it, is right enough: steps, seconds, Dice."""
-    compute = find_compute(task.settings.device, task.settings.precision)
+def overfit(
+    name: str, task: SegmentationTraining, image: torch.Tensor, target: torch.Tensor
+) -> tuple[int, float, float]:
+    """Train on one patch until its Dice in evaluation mode is high enough; returns steps, seconds and Dice."""
+    device = find_device(task.settings.device, task.settings.precision)
     torch.manual_seed(0)
-    network = NetworkSpec(name, 1, 1, task.settings.input_shape).build().to(compute.device)
+    network = NetworkSpec(name, 1, 1, task.settings.input_shape).build().to(device.torch_device)
     expect_background(network, 1)
-    optimizer = build_optimizer(network)
-    image, target = image.to(compute.device), target.to(compute.device)
-    truth = target.bool().cpu().numpy()
+    optimizer = build_optimizer(network, task.settings)
+    image, target = image.to(device.torch_device), target.to(device.torch_device)
+    reference = target.bool().cpu().numpy()
     started = time.monotonic()
     for step in range(1, MOST_STEPS + 1):
         network.train()
@@ -72,11 +80,11 @@ def overfit(name: str, task: SegmentationTask, image: torch.Tensor, target: torc
             network.eval()
             with torch.inference_mode():
                 prediction = network(image) > 0
-            score = dice(prediction.cpu().numpy(), truth, spacing_mm=(1, 1, 1))
+            score = dice(MaskPair(prediction.cpu().numpy(), reference, spacing_mm=(1, 1, 1)))
             if score >= ENOUGH_DICE:
                 break
     return step, time.monotonic() - started, score
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

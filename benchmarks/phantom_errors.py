@@ -1,10 +1,10 @@
-"""Where a segmenter loses its Dice on phantoms, and how much could be had at all.
+"""Why the Dice of a segmenter on phantoms is not higher, and which Dice is possible.
 
 ``python benchmarks/phantom_errors.py --run demo_output/trained_models/segmenter``, after ``make demo``.
 
-Two things bound the score. A mask is drawn on the scan's voxels and brought to 1 mm by the nearest one, so it rises in
-steps where slices are thick: "exact shape" is the Dice of the body's true shape against it. And a vertebra that the
-scan's end cuts is in view but not labelled: "cut left out" scores the prediction without what it found there.
+Two things limit the Dice. First, the reference mask has the scan's resolution; at 1 mm, it has steps where slices are
+thick. "Exact shape" is the Dice of the phantom's exact shape against this mask. Second, a vertebra that the end of the
+scan cuts is visible but not labelled. "Cut left out" scores the prediction without its voxels of such vertebrae.
 """
 
 from __future__ import annotations
@@ -16,32 +16,38 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from metrics.mask_metrics import dice, hd95_mm
-from training.arguments import Settings
-from training.checkpoints import load_checkpoint
-from training.compute import find_compute
-from training.evaluation import predict
-from training.tasks import SegmentationTask
-from utils.working_grid import WorkingGrid
-from verse_utils.phantom import make_phantom, render
+from metrics.mask_metrics import MaskPair, dice, hd95_mm
+from prediction.checkpoints import load_checkpoint
+from prediction.device import find_device
+from training.arguments import TrainingSettings
+from training.steps.step_plan import StepPlan
+from training.tasks import SegmentationTraining
+from training.testing import predict
+from utils.files.run_folder import RunFolder
+from utils.geometry.working_grid import WorkingGrid
+from utils.tasks import SEGMENTATION
+from verse_utils.phantom.dataset import Phantom, make_phantom, render
 
-# A false voxel belongs to a cut vertebra when it lies this near to one, and farther than this from the labelled ones.
+# A false positive voxel belongs to a cut vertebra if it is closer than this to one, and farther from the labelled ones.
 NEAR_MM = 2.0
 
 
-def in_view(phantom, grid: WorkingGrid) -> tuple[np.ndarray, np.ndarray]:
-    """True shapes on a working grid: (X, Y, Z) bool of the labelled vertebrae, and of the cut ones."""
+def in_view(phantom: Phantom, grid: WorkingGrid) -> tuple[np.ndarray, np.ndarray]:
+    """Exact shapes on a working grid: (X, Y, Z) bool of the labelled vertebrae, and of the cut ones."""
     _, label = render(phantom.anatomy, grid.affine, grid.shape)
     labelled = np.isin(label, list(phantom.centroids.points_vox))
     return labelled, (label > 0) & ~labelled
 
 
-def of_cut_vertebrae(found: np.ndarray, target: np.ndarray, cut: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """False voxels that belong to cut vertebrae: (X, Y, Z) bool."""
+def of_cut_vertebrae(
+    prediction: np.ndarray, reference: np.ndarray, cut: np.ndarray, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """False positive voxels that belong to cut vertebrae: (X, Y, Z) bool."""
     if not cut.any():
         return cut
-    to_cut, to_target = (distance_transform_edt(~mask, sampling=spacing_mm) for mask in (cut, target))
-    return found & ~target & (to_cut < NEAR_MM) & (to_target > NEAR_MM)
+    to_cut, to_reference = (distance_transform_edt(~mask, sampling=spacing_mm) for mask in (cut, reference))
+    of_cut: np.ndarray = prediction & ~reference & (to_cut < NEAR_MM) & (to_reference > NEAR_MM)
+    return of_cut
 
 
 def main() -> None:
@@ -50,12 +56,19 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of a segmenter trained on phantoms")
     parser.add_argument("--seed", type=int, default=0, help="of the phantom data set")
     arguments = parser.parse_args()
-    checkpoint = load_checkpoint(arguments.run / "best.pt")
+    checkpoint = load_checkpoint(RunFolder(arguments.run).best_checkpoint)
     saved = checkpoint["settings"]
-    restored = {"data_path": Path(saved["data_path"]), "input_shape": checkpoint["network"].input_shape}
-    settings = Settings(**{**saved, **restored})  # JSON has neither paths nor tuples
-    task, compute = SegmentationTask(settings), find_compute(settings.device, settings.precision)
-    network = checkpoint["network"].build().to(compute.device)
+    settings = TrainingSettings(  # JSON has neither paths nor tuples
+        **{
+            **saved,
+            "task": SEGMENTATION,
+            "data_path": Path(saved["data_path"]),
+            "input_shape": checkpoint["network"].input_shape,
+        }
+    )
+    task = SegmentationTraining(settings)
+    plan = StepPlan(find_device(settings.device, settings.precision))
+    network = checkpoint["network"].build().to(plan.device.torch_device)
     network.load_state_dict(checkpoint["weights"])
     dataset = task.dataset(settings.data_path, "test")
     rows = []
@@ -63,20 +76,20 @@ def main() -> None:
     for index in range(len(dataset)):
         subject = dataset[index]
         spacing_mm = subject["image"].spacing
-        probabilities = predict(network, subject["image"].data, settings, compute, task.overhang_vox)
-        found = task.clean(probabilities, spacing_mm)[0].numpy() > 0.5
-        target = subject["label"].data[0].numpy() > 0
+        probabilities = predict(network, subject["image"].data, settings, plan, task.task.overhang_vox)
+        prediction = task.clean(probabilities, spacing_mm)[0].numpy() > 0.5
+        reference = subject["label"].data[0].numpy() > 0
         number = int(subject["case_id"].removeprefix("sub-phantom")[:3])
         phantom = make_phantom((arguments.seed, number))
         exact, cut = in_view(phantom, dataset.store.case("test", subject["case_id"]).grid)
-        without_cut = found & ~of_cut_vertebrae(found, target, cut, spacing_mm)
-        row = [f(mask, target, spacing_mm) for mask in (found, without_cut) for f in (dice, hd95_mm)]
-        rows.append([*row, dice(exact, target, spacing_mm)])
+        without_cut = prediction & ~of_cut_vertebrae(prediction, reference, cut, spacing_mm)
+        pairs = [MaskPair(mask, reference, spacing_mm) for mask in (prediction, without_cut, exact)]
+        rows.append([dice(pairs[0]), hd95_mm(pairs[0]), dice(pairs[1]), hd95_mm(pairs[1]), dice(pairs[2])])
         print(f"{number:7} {len(phantom.centroids.points_vox):10}" + _shown(rows[-1]), flush=True)
     print(f"{'mean':>7} {'':10}" + _shown(np.mean(rows, axis=0)))
 
 
-def _shown(row) -> str:
+def _shown(row: Sequence[float]) -> str:
     return "{:8.3f} {:8.2f} | {:18.3f} {:8.2f} | {:17.3f}".format(*row)
 
 

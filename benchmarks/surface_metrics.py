@@ -19,40 +19,43 @@ import torch
 from monai.metrics import compute_hausdorff_distance
 from scipy.ndimage import binary_erosion
 
-from metrics.surface_metrics import measure_surfaces
-from utils.misc import OneLineParser, run_command
+from metrics.mask_metrics import MaskPair, hd95_mm, hd_mm, mean_surface_distance_mm, surface_dice_1mm, surface_dice_3mm
+from utils.misc import OneLineParser, command
 
 SHAPE = (360, 300, 330)
 SPACING_MM = (1.0, 1.0, 1.0)
 VERTEBRAE = 12
+SURFACE_METRICS = (hd_mm, hd95_mm, mean_surface_distance_mm, surface_dice_1mm, surface_dice_3mm)
 # Half axes of a vertebra with its arch, in mm.
 RADII_MM = (40.0, 35.0, 12.0)
 
 
 def make_case() -> tuple[np.ndarray, np.ndarray]:
-    """Prediction and target, (X, Y, Z) bool."""
-    target = np.zeros(SHAPE, bool)
+    """Prediction and reference, (X, Y, Z) bool."""
+    reference = np.zeros(SHAPE, bool)
     axes = np.ogrid[tuple(slice(0, size) for size in SHAPE)]
     for place in range(VERTEBRAE):
         centre = (SHAPE[0] / 2, SHAPE[1] / 2, (place + 0.5) * SHAPE[2] / VERTEBRAE)
-        target |= sum(((x - c) / r) ** 2 for x, c, r in zip(axes, centre, RADII_MM, strict=True)) <= 1
-    return binary_erosion(np.roll(target, 1, axis=(0, 1))), target
+        reference |= sum(((x - c) / r) ** 2 for x, c, r in zip(axes, centre, RADII_MM, strict=True)) <= 1
+    return binary_erosion(np.roll(reference, 1, axis=(0, 1))), reference
 
 
-def monai_alone(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
+def monai_alone(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """MONAI's 95th percentile of the whole volume."""
-    pair = [torch.from_numpy(mask)[None, None] for mask in (prediction, target)]
+    pair = [torch.from_numpy(mask)[None, None] for mask in (prediction, reference)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         distance_mm = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=SPACING_MM)
     return {"hd95_mm": float(distance_mm)}
 
 
-def ours(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    """All five."""
-    return measure_surfaces(prediction, target, SPACING_MM)
+def ours(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """All five, which share the distances of a pair."""
+    pair = MaskPair(prediction, reference, SPACING_MM)
+    return {metric.name: metric(pair) for metric in SURFACE_METRICS}
 
 
+@command
 def main() -> None:
     """Print a row for each, and the ratio."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -2,11 +2,11 @@
 
     python benchmarks/whole_scan.py --segmentation_model RUN --heatmap_model RUN
 
-The scan is a phantom's body from head to pelvis, 512×512×600 voxels of 0.8×0.8×1 mm, not packed by gzip. All use one
-network, window and overlap, and read the scan, drop small blobs and bring the answer to its grid by the same code; what
-differs is which windows are looked at and how their answers are stitched. Dice is that in the box around the spine that
-the localiser found. Peak memory is that of the whole command, for the scan and for its lower 300 slices, in which the
-spine's box is as wide.
+The scan is a phantom's body from head to pelvis, 512×512×600 voxels of 0.8×0.8×1 mm, without gzip. All ways use one
+network, window and overlap; the same code reads the scan, drops small connected components and brings the mask to the
+scan's grid. They differ in which windows the network sees, and in how the windows are stitched. Dice is that in the box
+around the spine that the localiser found. Peak memory is that of the whole command, for the scan and for its lower 300
+slices, in which the spine's box is as wide.
 """
 
 from __future__ import annotations
@@ -29,19 +29,22 @@ import torchio as tio
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from metrics.mask_metrics import dice
-from training.trained_model import TrainedModel
-from training.whole_scans import MARGIN_MM, Models, Options, load_models, locate, segment
-from utils.boxes import mask_box
-from utils.components import without_small_blobs
-from utils.constants import HU_AIR, HU_PER_UNIT, LEAST_BLOB_MM3, OVERHANG_VOX
+from metrics.mask_metrics import MaskPair, dice
+from prediction.localisation import locate_spine
+from prediction.options import Options
+from prediction.postprocessing import without_dropped_components
+from prediction.trained_model import TrainedModel
+from prediction.whole_scans import Models, load_models, segment
+from utils.constants import HU_AIR, HU_PER_UNIT, OVERHANG_VOX
+from utils.files.find_scans import ScanSource
+from utils.files.scans import Scan, open_scan
+from utils.geometry.boxes import mask_box
+from utils.geometry.working_grid import WorkingGrid
 from utils.intensity import scale_hu
-from utils.misc import OneLineParser, run_command
-from utils.scans import Scan, ScanSource, open_scan
-from utils.working_grid import WorkingGrid
+from utils.misc import OneLineParser, command
 from verse_utils.errors import UserError
-from verse_utils.phantom import render
-from verse_utils.phantom_anatomy import make_anatomy
+from verse_utils.phantom.anatomy import make_anatomy
+from verse_utils.phantom.dataset import render
 
 SHAPE, SPACING_MM = (512, 512, 600), (0.8, 0.8, 1.0)
 OVERLAP = 0.5
@@ -64,14 +67,14 @@ def write_body(folder: Path) -> list[Path]:
 
 def run_whole_command(scan: Path, arguments: argparse.Namespace, output: Path) -> tuple[float, float]:
     """Seconds and peak memory in GB of ``inference.py`` in a process of its own."""
-    command = [sys.executable, str(Path(__file__).parents[1] / "inference.py"), "--input", str(scan), "--overwrite"]
-    command += ["--segmentation_model", str(arguments.segmentation_model), "--output", str(output)]
-    command += ["--heatmap_model", str(arguments.heatmap_model), "--precision", "fp32"]
+    words = [sys.executable, str(Path(__file__).parents[1] / "inference.py"), "--input", str(scan), "--overwrite"]
+    words += ["--segmentation_model", str(arguments.segmentation_model), "--output", str(output)]
+    words += ["--heatmap_model", str(arguments.heatmap_model), "--precision", "fp32"]
     started = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(words)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"{' '.join(command)} failed")
+        sys.exit(f"{' '.join(words)} failed")
     return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
 
 
@@ -110,17 +113,18 @@ def segment_all(
 ) -> tuple[np.ndarray, float]:
     """Mask of a whole scan on its grid, and the seconds that the windows alone took."""
     grid = WorkingGrid.isotropic(scan.shape, scan.affine, model.spacing_mm)
-    image_hu = np.rint(grid.forward_slabs(scan.slabs(), HU_AIR))
+    image_hu = grid.forward_slabs(scan.slabs(), HU_AIR)
     started = time.perf_counter()
     probabilities_KXYZ = torch.sigmoid(logits_of(model, scale_hu(torch.from_numpy(image_hu)[None])))
     windows_seconds = time.perf_counter() - started
-    probabilities_KXYZ = without_small_blobs(probabilities_KXYZ, grid.spacing_mm.tolist(), LEAST_BLOB_MM3)
+    probabilities_KXYZ = without_dropped_components(probabilities_KXYZ, grid.spacing_mm.tolist(), "blobs")
     mask = np.zeros(scan.shape, np.uint8)
     for first, slab in grid.undo_slabs(probabilities_KXYZ[0].numpy()):
         mask[..., first : first + slab.shape[2]] = slab > 0.5
     return mask, windows_seconds
 
 
+@command
 def main() -> None:
     """Print both tables."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -135,18 +139,18 @@ def main() -> None:
         for path in paths:
             seconds, peak = run_whole_command(path, arguments, Path(folder) / "results")
             print(f"| {path.name} | {seconds:.0f} | {peak:.2f} |", flush=True)
-        models = load_models(arguments.segmentation_model, arguments.heatmap_model, device="cpu")
+        models = load_models(arguments.segmentation_model, arguments.heatmap_model, device="cpu", precision="fp32")
         compare(open_scan(ScanSource(paths[0], "body")), models)
 
 
 def spine_box(scan: Scan, models: Models) -> tuple[slice, slice, slice]:
     """The stored voxels around the spine and its margin, as the localiser found it."""
     assert models.localiser is not None
-    view, spine = locate(scan, models.localiser, MARGIN_MM)
-    box = mask_box(spine)
+    spine = locate_spine(scan, models.localiser, Options.margin_mm)
+    box = mask_box(spine.mask)
     if box is None:
         raise UserError("--heatmap_model: finds no spine in the phantom; train it longer")
-    return view.source_region(box, margin_mm=0)
+    return spine.view.source_region(box, margin_mm=0)
 
 
 def compare(scan: Scan, models: Models) -> None:
@@ -163,13 +167,13 @@ def compare(scan: Scan, models: Models) -> None:
     box = spine_box(scan, models)
 
     def row(name: str, mask: np.ndarray, whole: float, windows: float) -> None:
-        agreement = dice(mask[box] > 0, first.mask[box] > 0, spacing_mm=SPACING_MM)
+        agreement = dice(MaskPair(mask[box], first.mask[box], SPACING_MM))
         times = f"{whole:.1f} | {whole / whole_unit:.1f} | {windows:.1f} | {windows / windows_unit:.1f}"
         print(f"| {name} | {times} | {agreement:.4f} |", flush=True)
 
     row("localised, then segmented", first.mask, whole_unit, windows_unit)
     started = time.perf_counter()
-    everywhere = segment(scan, Models(models.segmenter), Options(overlap=OVERLAP))
+    everywhere = segment(scan, Models(models.segmenters), Options(overlap=OVERLAP))
     row("segmented everywhere", everywhere.mask, time.perf_counter() - started, everywhere.seconds["segment"])
     del everywhere
     for name, logits_of in {"TorchIO everywhere": by_torchio, "MONAI everywhere": by_monai}.items():
@@ -179,4 +183,4 @@ def compare(scan: Scan, models: Models) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    main()
