@@ -1,13 +1,24 @@
-# make demo    phantoms -> H5 -> both trainings -> test metrics -> pictures, in demo_output/
-# make test    lint, types and tests
-# Both make .venv first, and install what they need.
+# make demo            phantoms -> H5 -> both trainings -> test metrics -> pictures, in demo_output/
+# make test            lint, types and tests
+# make coverage        the tests, and the share of lines of each file that they run; fails under 85 % in any
+# make test-pythons    the tests on the oldest and the newest Python, where this machine has them
+# make test-lowest     the tests with the lowest versions that pyproject.toml allows
+# Each makes its virtual environment first (.venv, .venv-3.10, .venv-3.13 or .venv-lowest), and installs what it needs.
 
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN = $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test clean
+PYTHONS := 3.10 3.13
+LOWEST := .venv-lowest
+LOWEST_TORCH := $(shell sed -n 's/.*"torch>=\([0-9.]*\).*/\1/p' pyproject.toml)
+
+# Two processes with one thread each. Each starts with half of the files, as a file's tests share fixtures; the one that
+# is through first takes over tests of the other.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+.PHONY: demo test tests test-pythons test-lowest coverage clean
 
 $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,8 +29,43 @@ $(INSTALLED): requirements.txt pyproject.toml
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy .
-	$(BIN)/pytest
+	$(BIN)/mypy --num-workers 2 .
+	$(PYTEST)
+
+tests: $(INSTALLED)
+	$(PYTEST)
+
+# pyenv puts a python3.10 on the path that fails where 3.10 isn't selected.
+test-pythons:
+	@status=0; results=; \
+	for version in $(PYTHONS); do \
+		python=$$(for name in python$$version ~/.pyenv/versions/$$version.*/bin/python; do \
+			$$name -c '' 2>/dev/null && echo $$name && break; done); \
+		if [ -z "$$python" ]; then result="not found"; \
+		elif $(MAKE) tests VENV=.venv-$$version PYTHON=$$python; then result=passed; \
+		else result=FAILED; status=1; fi; \
+		results="$$results$${results:+, }Python $$version: $$result"; \
+	done; \
+	echo "$$results"; exit $$status
+
+# pip installs torch first, without CUDA where such a wheel is at hand; uv keeps what is installed.
+$(LOWEST)/.installed test-lowest: BIN = $(LOWEST)/bin
+$(LOWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/pip install --quiet uv torch==$(LOWEST_TORCH)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --resolution lowest-direct \
+		--requirement pyproject.toml --extra test --extra cluster torch==$(LOWEST_TORCH)
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+test-lowest: $(LOWEST)/.installed
+	$(PYTEST)
+
+coverage: $(INSTALLED)
+	$(PYTEST) --cov --cov-report=term --cov-report=json:.coverage.json
+	$(BIN)/python -c 'import json; files = json.load(open(".coverage.json"))["files"]; \
+		low = [name for name, file in files.items() if file["summary"]["percent_covered"] < 85]; \
+		exit("under 85 %: " + ", ".join(low) if low else 0)'
 
 DEMO := demo_output
 # A narrow network and small, tall patches: on two cores, many steps teach more than wide ones, and height tells whether
@@ -35,4 +81,4 @@ demo: $(INSTALLED)
 		--model_name segmenter --epochs 10 --input_shape 64 64 96 --patches_per_volume 10 --bone_share 0.67 $(DEMO_RUN)
 
 clean:
-	rm -rf $(VENV) $(DEMO) *.egg-info
+	rm -rf .venv .venv-* $(DEMO) *.egg-info
