@@ -20,7 +20,7 @@ import torch
 
 from prediction.checkpoints import NetworkSpec
 from prediction.device import find_device
-from preprocessing import IsotropicSettings, preprocess
+from preprocessing import preprocess
 from training.arguments import parse_arguments
 from training.run.interruption import Interruption
 from training.steps.batches import Batch
@@ -29,6 +29,7 @@ from training.steps.ranks import Ranks
 from training.steps.step_plan import StepPlan
 from training.tasks import SegmentationTraining
 from training.trainer import Trainer
+from utils.preprocessing_settings import IsotropicSettings
 from utils.tasks import SEGMENTATION
 from verse_utils.phantom.dataset import write_phantom_dataset
 

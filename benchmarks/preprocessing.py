@@ -76,7 +76,8 @@ def by_torchio(case: Case) -> Callable[[], object]:
 
 def by_project(case: Case) -> Callable[[], object]:
     """Read and resample a case with this project, checked on the way."""
-    from preprocessing import IsotropicSettings, resample
+    from preprocessing import resample
+    from utils.preprocessing_settings import IsotropicSettings
     from verse_utils.check.findings import CaseReport
 
     return partial(resample, case, IsotropicSettings(), CaseReport(case.case_id, case.split))
@@ -84,7 +85,8 @@ def by_project(case: Case) -> Callable[[], object]:
 
 def by_worker(case: Case) -> Callable[[], object]:
     """All that a worker of preprocessing.py does with a case: the picture and the file, too."""
-    from preprocessing import IsotropicSettings, preprocess_case
+    from preprocessing import preprocess_case
+    from utils.preprocessing_settings import IsotropicSettings
 
     h5_path = case.image_path.parent / "a.h5"
     h5_path.with_suffix(".cases").joinpath(case.split, f"{case.case_id}.h5").unlink(missing_ok=True)
@@ -126,7 +128,7 @@ def volume_bytes(case: Case) -> int:
     """Bytes of the image at 1 mm as int16."""
     from math import prod
 
-    from preprocessing import IsotropicSettings
+    from utils.preprocessing_settings import IsotropicSettings
     from verse_utils.images import open_image
 
     image = open_image(case.image_path)

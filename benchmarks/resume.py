@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from preprocessing import IsotropicSettings, preprocess
+from preprocessing import preprocess
+from utils.preprocessing_settings import IsotropicSettings
 from verse_utils.phantom.dataset import write_phantom_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,9 +23,9 @@ from metrics.mask_metrics import MASK_METRICS
 from metrics.metric_handler import MetricHandler
 from prediction.postprocessing import without_dropped_components
 from prediction.probabilities import class_indices
-from preprocessing import IsotropicSettings, PreprocessingSettings, ViewSettings
 from training.arguments import TrainingSettings
 from utils.constants import HU_PER_UNIT
+from utils.preprocessing_settings import IsotropicSettings, PreprocessingSettings, ViewSettings
 from utils.tasks import HEATMAP, SEGMENTATION, Task
 from utils.visualize import PREDICTION_COLOUR, REFERENCE_COLOUR, draw_comparison, draw_planes
 from verse_utils.errors import UserError
