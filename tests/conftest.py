@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import MagicMock
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -125,6 +127,34 @@ class Finished:
     returncode: int
     stdout: str
     stderr: str
+
+
+@pytest.fixture
+def wait_until():
+    """Wait until a condition holds: (condition). Only what never comes takes a minute."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def group_runs():
+    """Whether a group of processes has one that isn't a zombie: in some containers nobody collects orphans."""
+
+    def runs(group: int) -> bool:
+        for process in psutil.process_iter(["pid", "status"]):
+            if process.info["status"] != psutil.STATUS_ZOMBIE:
+                with contextlib.suppress(ProcessLookupError):
+                    if os.getpgid(process.info["pid"]) == group:
+                        return True
+        return False
+
+    return runs
 
 
 @pytest.fixture

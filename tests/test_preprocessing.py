@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -75,30 +74,21 @@ def test_cases_that_come_later_are_added_and_none_is_made_twice(root, tmp_path, 
     assert run() == ([], whole)
 
 
-def test_killed_alone_its_workers_end_and_the_next_run_goes_on(root, heatmap_h5, tmp_path, run_script):
+def test_killed_alone_its_workers_end_and_the_next_run_goes_on(
+    root, heatmap_h5, tmp_path, run_script, wait_until, group_runs
+):
     arguments = ("--data_path", "verse", "--task", "heatmap", "--input_shape", 16, 16, 32, "--workers", 2)
     command = [sys.executable, Path(preprocessing.__file__), *map(str, arguments)]
     run = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
-    time.sleep(1.5)
+    wait_until(lambda: any(tmp_path.glob("preprocessed/*")))
     run.kill()
     run.wait()
-    deadline = time.monotonic() + 10
-    while _group_runs(run.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not group_runs(run.pid))
     result = run_script("preprocessing.py", *arguments[:-1], 1, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     path = tmp_path / result.stdout.strip()
     assert _content(path) == _content(heatmap_h5)
     assert {other.name for other in path.parent.iterdir()} == {path.name, path.with_suffix(".pictures").name}
-
-
-def _group_runs(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(("intercept", "mask_dtype"), [(0, np.uint8), (10, np.float64)], ids=["int16", "float64"])

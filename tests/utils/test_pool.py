@@ -85,33 +85,17 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGTERM])
-def test_workers_end_with_their_parent_though_nobody_tells_them(tmp_path, with_signal):
+def test_workers_end_with_their_parent_though_nobody_tells_them(tmp_path, with_signal, wait_until, group_runs):
     script = tmp_path / "parent.py"
     (tmp_path / "ids").mkdir()
     script.write_text(_PARENT.replace("{folder!r}", repr(str(tmp_path / "ids"))), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(pool.__file__).parents[1])}
-    parent = subprocess.Popen([sys.executable, script], env=environment)
-    _await(lambda: len(list((tmp_path / "ids").iterdir())) == 2)
-    workers = [int(path.name) for path in (tmp_path / "ids").iterdir()]
+    parent = subprocess.Popen([sys.executable, script], env=environment, start_new_session=True)
+    wait_until(lambda: len(list((tmp_path / "ids").iterdir())) == 2)
+    assert group_runs(parent.pid)
     parent.send_signal(with_signal)
     assert parent.wait() == -with_signal
-    _await(lambda: not any(map(_runs, workers)))
-
-
-def _await(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def _runs(process_id):
-    """Whether a process is there and no zombie, which nobody may collect where tests run as process 1."""
-    try:
-        status = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
+    wait_until(lambda: not group_runs(parent.pid))
 
 
 def test_the_cluster_works_in_its_own_processes_and_the_client_is_closed(dask_scheduler, monkeypatch):
