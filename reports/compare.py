@@ -10,6 +10,7 @@ from metrics.metric import shown, shown_interval
 from metrics.metric_handler import TASK_METRICS, split_class, title_of
 from reports.comparison_figure import draw_pairs
 from reports.finished_run import FinishedRun, read_finished_run
+from reports.folds import FoldedRun, fold_runs
 from utils.misc import OneLineParser, command, write_json
 from utils.tasks import HEATMAP, SEGMENTATION
 from verse_utils.errors import UserError
@@ -29,21 +30,24 @@ _MEASURE = {SEGMENTATION: ("labels",), HEATMAP: ("heatmap_mode", "input_shape")}
 def compare(folders: Sequence[Path]) -> dict[str, Any]:
     """Means, paired differences to the first run, and worst cases, in JSON's types.
 
+    Runs whose settings differ in ``--fold`` alone are one run; the value of a case is then the mean over these folds.
+
     Args:
         folders: of two or more runs, or their names in ``trained_models``.
 
     Returns:
-        ``task``; ``runs`` (name -> folder); ``cases`` that all runs share; ``left_out`` (case -> runs that have it);
-        ``metrics``: metric -> unit, direction, ``runs`` (name -> mean, ci95, cases) and ``differences`` to the first
-        run (name -> mean, ci95, cases, wilcoxon_p, and a note where there is no p value); ``values``: metric -> case ->
-        run -> value; ``worst``: name -> ids of the worst cases.
+        ``task``; ``runs`` (name -> folder, of folds a list of them); ``cases`` that all runs share; ``left_out`` (case
+        -> runs that have it); ``metrics``: metric -> unit, direction, ``runs`` (name -> mean, ci95, cases; of folds
+        ``fold_means`` by fold and their standard deviation ``fold_sd``, too) and ``differences`` to the first run
+        (name -> mean, ci95, cases, wilcoxon_p, and a note where there is no p value); ``values``: metric -> case -> run
+        -> value; ``worst``: name -> ids of the worst cases.
 
     Raises:
         UserError: fewer than two runs, an unfinished run, different tasks or labels, or no common case.
     """
     if len(folders) < 2:
         raise UserError("give two or more runs to compare")
-    runs = _by_name([read_finished_run(folder) for folder in folders])
+    runs = _by_name(fold_runs(_read_each_once(folders)))
     _check_comparable(list(runs.values()))
     first = next(iter(runs.values()))
     cases = [case for case in first.cases if all(case in run.cases for run in runs.values())]
@@ -57,12 +61,15 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     }
     return {
         "task": first.task.name,
-        "runs": {name: str(run.folder.path) for name, run in runs.items()},
+        "runs": {
+            name: [str(path) for path in run.paths] if isinstance(run, FoldedRun) else str(run.folder.path)
+            for name, run in runs.items()
+        },
         "cases": cases,
         "left_out": {
             case: [name for name, run in runs.items() if case in run.cases] for case in everywhere if case not in cases
         },
-        "metrics": {metric: _compared(first.summary[metric], list(runs), found) for metric, found in values.items()},
+        "metrics": {metric: _compared(metric, runs, found) for metric, found in values.items()},
         "values": values,
         "worst": {
             name: [case for case in run.worst_first if case in cases][:WORST_SHOWN] for name, run in runs.items()
@@ -70,12 +77,19 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _by_name(runs: list[FinishedRun]) -> dict[str, FinishedRun]:
-    """Runs by their folders' names, or by their paths where names repeat."""
+def _read_each_once(folders: Sequence[Path]) -> list[FinishedRun]:
+    runs = [read_finished_run(folder) for folder in folders]
     if len({run.folder.path.resolve() for run in runs}) < len(runs):
         raise UserError(f"{', '.join(str(run.folder.path) for run in runs)}: a run is given twice; give each once")
+    return runs
+
+
+def _by_name(runs: list[FinishedRun]) -> dict[str, FinishedRun]:
+    """Runs by their folders' names, or by their paths where names repeat."""
     named = {run.name: run for run in runs}
-    return named if len(named) == len(runs) else {str(run.folder.path): run for run in runs}
+    if len(named) == len(runs):
+        return named
+    return {run.path_name if isinstance(run, FoldedRun) else str(run.folder.path): run for run in runs}
 
 
 def _check_comparable(runs: list[FinishedRun]) -> None:
@@ -100,13 +114,17 @@ def _values_of_case(runs: dict[str, FinishedRun], metric: str, case: str) -> dic
     return None if None in found.values() else found  # type: ignore[return-value]  # no None is left
 
 
-def _compared(facts: dict[str, Any], names: list[str], values: dict[str, dict[str, float]]) -> dict[str, Any]:
-    columns = {name: [row[name] for row in values.values()] for name in names}
-    first, *others = names
+def _compared(metric: str, runs: dict[str, FinishedRun], values: dict[str, dict[str, float]]) -> dict[str, Any]:
+    columns = {name: [row[name] for row in values.values()] for name in runs}
+    first, *others = runs
+    facts = runs[first].summary[metric]
     return {
         "unit": facts["unit"],
         "higher_is_better": facts["higher_is_better"],
-        "runs": {name: _mean(column) for name, column in columns.items()},
+        "runs": {
+            name: {**_mean(column), **_spread_of_folds(runs[name], metric, list(values))}
+            for name, column in columns.items()
+        },
         "differences": {
             name: _difference([b - a for a, b in zip(columns[first], columns[name], strict=True)]) for name in others
         },
@@ -120,6 +138,16 @@ def _mean(values: list[float]) -> dict[str, Any]:
 
     mean = float(np.mean(values)) if values else None
     return {"mean": mean, "ci95": mean_interval(values), "cases": len(values)}
+
+
+def _spread_of_folds(run: FinishedRun, metric: str, cases: list[str]) -> dict[str, Any]:
+    """Means of the folds, and their standard deviation; nothing of a single run."""
+    import numpy as np
+
+    if not isinstance(run, FoldedRun):
+        return {}
+    means = run.fold_means(metric, cases)
+    return {"fold_means": means, "fold_sd": float(np.std(list(means.values()), ddof=1)) if len(means) > 1 else None}
 
 
 def _difference(differences: list[float]) -> dict[str, Any]:
@@ -147,7 +175,10 @@ def print_comparison(content: dict[str, Any]) -> None:
             continue
         title = f"{title_of(metric)} {ARROWS[found['higher_is_better']]}"
         for name, one in found["runs"].items():
-            row = [title, name, shown(one["mean"], found["unit"]), shown_interval(one["ci95"], found["unit"])]
+            mean = shown(one["mean"], found["unit"])
+            if one.get("fold_sd") is not None:
+                mean += f" ± {shown(one['fold_sd'], found['unit'])}"
+            row = [title, name, mean, shown_interval(one["ci95"], found["unit"])]
             if difference := found["differences"].get(name):
                 p = difference["wilcoxon_p"]
                 row += [
@@ -164,6 +195,9 @@ def print_comparison(content: dict[str, Any]) -> None:
     print(
         f"\nOn {len(content['cases'])} test cases. ↑ higher is better, ↓ lower is better. p values are not corrected."
     )
+    if any(isinstance(folders, list) for folders in content["runs"].values()):
+        print("Folds are one run: the value of a case is the mean over the folds that tested it.")
+        print("± is the standard deviation of the folds' means.")
     for name, worst in content["worst"].items():
         print(f"worst {title_of(ranked)} of {name}: " + ", ".join(_case(content, ranked, name, case) for case in worst))
     for case, having in content["left_out"].items():

@@ -41,7 +41,10 @@ def draw_pairs(content: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(width * columns, 3.9 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     cases = len(content["cases"])
-    figure.suptitle(f"{cases} test case{'s' * (cases > 1)}, one line each; black: mean and 95 % interval", fontsize=10)
+    title = f"{cases} test case{'s' * (cases > 1)}, one line each; black: mean and 95 % interval"
+    if any(isinstance(folders, list) for folders in content["runs"].values()):
+        title += "\nof folds, a case's mean over them; grey ticks: mean of each fold"
+    figure.suptitle(title, fontsize=10)
     for ax, metric in zip(axes, metrics, strict=False):
         _draw_metric(ax, title_of(metric), content["metrics"][metric], list(content["values"][metric].items()), names)
     for ax in axes[len(metrics) :]:
@@ -62,11 +65,19 @@ def _draw_metric(
         if interval:
             ax.plot([x + 0.14] * 2, interval, color="black", linewidth=1.5, zorder=3)
         ax.plot(x + 0.14, mean, marker="_", markersize=11, markeredgewidth=2, color="black", zorder=3)
+        fold_means = list(found["runs"][name].get("fold_means", {}).values())
+        ax.scatter([x - 0.14] * len(fold_means), fold_means, marker="_", s=90, color="0.3", zorder=3)
         label = shown(mean, found["unit"])
         ax.annotate(label, (x + 0.14, mean), (9, 0), textcoords="offset points", va="center", fontsize=9, bbox=HALO)
     ax.set_title(f"{title}, {BETTER[found['higher_is_better']]}", fontsize=10)
-    ax.set_xticks(range(len(names)), [Path(name).name if len(name) > 24 else name for name in names], fontsize=9)
+    ax.set_xticks(range(len(names)), [_tick(name) for name in names], fontsize=9)
     ax.set_xlim(-0.35, len(names) - 0.35)
     ax.set_ylabel("" if found["unit"] == "1" else found["unit"])
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.92")
+
+
+def _tick(name: str) -> str:
+    """A run's name for an axis: of a path, its end; of folds, their number in a line of its own."""
+    short = Path(name).name if len(name) > 24 else name
+    return short.replace(" (", "\n(") if short.endswith("folds)") else short

@@ -72,6 +72,41 @@ def test_runs_of_one_name_are_told_apart(make_run):
     assert list(compare(folders)["runs"]) == [str(folder) for folder in folders]
 
 
+def test_folds_of_the_same_settings_are_one_run(make_run, capsys, tmp_path):
+    folds = [
+        make_run(f"net_{k}", cases(np.array(FIRST) - 0.03 * k), fold=f"{k}/3", model_name=f"net_{k}") for k in (1, 2, 3)
+    ]
+    other = make_run("other", cases(OTHER), fold="1/3", lr=2)
+    content = compare([folds[0], other, *folds[1:]])
+    assert list(content["runs"]) == ["net (3 folds)", "other"]
+    assert content["runs"]["net (3 folds)"] == [str(folder) for folder in folds]
+    found = content["metrics"]["dice"]["runs"]["net (3 folds)"]
+    assert found["mean"] == pytest.approx(np.mean(FIRST) - 0.06) and found["cases"] == 8
+    assert found["fold_sd"] == pytest.approx(0.03) and list(found["fold_means"]) == ["1/3", "2/3", "3/3"]
+    assert found["ci95"] == mean_interval([row["net (3 folds)"] for row in content["values"]["dice"].values()])
+    print_comparison(content)
+    out = capsys.readouterr().out
+    assert "0.744 ± 0.030" in out and "mean over the folds" in out
+    save_figure(draw_pairs(content), tmp_path / "compare.png")
+    assert list(compare([other, *folds[:2]])["runs"]) == ["other", "net (2 of 3 folds)"]
+
+
+def test_each_fold_tests_its_own_validation_cases(make_run):
+    parts = [{f"c{n}": {"dice": FIRST[n]} for n in range(start, 8, 2)} for start in (0, 1)]
+    folds = [make_run(f"net{k + 1}", part, fold=f"{k + 1}/2", test_split="validation") for k, part in enumerate(parts)]
+    content = compare(folds)
+    found = content["metrics"]["dice"]["runs"]["net (2 folds)"]
+    assert found["cases"] == 8 and found["mean"] == pytest.approx(np.mean(FIRST))
+    assert list(found["fold_means"].values()) == pytest.approx([np.mean(FIRST[::2]), np.mean(FIRST[1::2])])
+
+
+def test_a_case_that_a_fold_did_not_test_is_left_out(make_run):
+    whole, part = cases(FIRST), {case: row for case, row in cases(OTHER).items() if case != "c5"}
+    folds = [make_run("net1", whole, fold="1/2"), make_run("net2", part, fold="2/2")]
+    with pytest.warns(UserWarning, match="net .2 folds.: fold 2/2 lacks c5, which is left out"):
+        assert "c5" not in compare(folds)["cases"]
+
+
 def test_a_picture_of_every_run(make_run, tmp_path):
     folders = [make_run(f"run{n}", cases(np.array(FIRST) - n / 50)) for n in range(3)]
     save_figure(draw_pairs(compare(folders)), tmp_path / "compare.png")
