@@ -73,7 +73,7 @@ def heatmap_h5(phantom_root, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def dask_scheduler(tmp_path_factory) -> Iterator[str]:
-    """Address of a Dask scheduler with two workers, processes that run in a folder of their own."""
+    """Address of a Dask scheduler with a worker, processes that run in a folder of their own."""
     distributed = pytest.importorskip("distributed")
     folder = tmp_path_factory.mktemp("dask")
     scheduler_file = folder / "scheduler.json"
@@ -96,15 +96,14 @@ def dask_scheduler(tmp_path_factory) -> Iterator[str]:
 
     try:
         start("dask_scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
-        for _ in range(2):
-            start("dask_worker", "--nthreads", "1", "--no-dashboard")
+        start("dask_worker", "--nthreads", "1", "--no-dashboard")
         deadline = time.monotonic() + 60
         while not scheduler_file.exists() or not scheduler_file.read_text(encoding="utf-8").endswith("}"):
             assert time.monotonic() < deadline, (folder / "0.log").read_text(encoding="utf-8")
             time.sleep(0.05)
         address = json.loads(scheduler_file.read_text(encoding="utf-8"))["address"]
         with distributed.Client(address, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(1, timeout=60)
         yield address
     finally:
         for process in processes:
@@ -211,6 +210,7 @@ def blank_pictures() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "subplots", subplots)
+        patch.setattr(Figure, "add_subplot", lambda *_, **__: nothing)
         patch.setattr(Figure, "savefig", savefig)
         yield
 

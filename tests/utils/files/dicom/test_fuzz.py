@@ -126,6 +126,7 @@ def test_damaged_headers(honest, tmp_path, seeds):
 
 if __name__ == "__main__":
     honest_folder, work_folder, *limits = sys.argv[1:]
+    open_scan(find_scans([honest_folder])[0])  # what is imported on the way is there before processes are forked
     honest_result = read(Path(honest_folder))
     results = read_damaged(Path(honest_folder), Path(work_folder), range(*map(int, limits)))
     print(json.dumps([honest_result, *results]))
