@@ -15,16 +15,18 @@ LOWEST := .venv-lowest
 LOWEST_TORCH := $(shell sed -n 's/.*"torch>=\([0-9.]*\).*/\1/p' pyproject.toml)
 
 # Two processes with one thread each. Each starts with half of the files, as a file's tests share fixtures; the one that
-# is through first takes over tests of the other.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+# is through first takes over tests of the other. Byte code is kept, or each process would compile the project anew.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo test tests test-pythons test-lowest coverage clean
+.PHONY: install demo test tests test-pythons test-lowest coverage clean
 
 $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
+
+install: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -35,18 +37,8 @@ test: $(INSTALLED)
 tests: $(INSTALLED)
 	$(PYTEST)
 
-# pyenv puts a python3.10 on the path that fails where 3.10 isn't selected.
 test-pythons:
-	@status=0; results=; \
-	for version in $(PYTHONS); do \
-		python=$$(for name in python$$version ~/.pyenv/versions/$$version.*/bin/python; do \
-			$$name -c '' 2>/dev/null && echo $$name && break; done); \
-		if [ -z "$$python" ]; then result="not found"; \
-		elif $(MAKE) tests VENV=.venv-$$version PYTHON=$$python; then result=passed; \
-		else result=FAILED; status=1; fi; \
-		results="$$results$${results:+, }Python $$version: $$result"; \
-	done; \
-	echo "$$results"; exit $$status
+	.ci/test-pythons $(PYTHONS)
 
 # pip installs torch first, without CUDA where such a wheel is at hand; uv keeps what is installed.
 $(LOWEST)/.installed test-lowest: BIN = $(LOWEST)/bin

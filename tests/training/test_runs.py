@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,19 @@ SMALL = ["--model_args", "channels=4,8,16", "--workers", "0"]
 
 
 @pytest.fixture
-def train(run_script, tmp_path, heatmap_h5, segmentation_h5):
-    """Run a training script in an empty folder: (task, model_name, arguments …) -> completed process."""
+def train(run_script, tmp_path, heatmap_h5, segmentation_h5, without_reports):
+    """Run a training script in an empty folder: (task, model_name, arguments …) -> completed process.
 
-    def run(task: str, model_name: str, *arguments: object, data_path: object = None, process: bool = False):
+    The report, which takes longer than all the rest, is left out unless ``report=True``.
+    """
+
+    def run(
+        task: str, model_name: str, *arguments: object, data_path: object = None, process: bool = False, report=False
+    ):
         data_path = data_path or {"heatmap": heatmap_h5, "segmentation": segmentation_h5}[task]
         common = ["--data_path", data_path, "--model_name", model_name, "--input_shape", *SHAPES[task], *SMALL]
-        return run_script(SCRIPTS[task], *common, *arguments, cwd=tmp_path, process=process)
+        with without_reports() if not report else nullcontext():
+            return run_script(SCRIPTS[task], *common, *arguments, cwd=tmp_path, process=process)
 
     return run
 
@@ -47,7 +54,7 @@ def losses(folder: Path) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("task", SCRIPTS)
 def test_a_run_leaves_everything_behind(train, tmp_path, task):
     draws = task == "segmentation"  # in a process of its own, as users do
-    result = train(task, "run", "--epochs", 2, "--batch_size", 2, process=draws)
+    result = train(task, "run", "--epochs", 2, "--batch_size", 2, process=draws, report=True)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "trained_models" / "run"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

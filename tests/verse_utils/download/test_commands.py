@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from dataloader import VerSe
+from training import tasks
 from utils.files.h5_cases import H5Cases
+from utils.preprocessing_settings import IsotropicSettings
 from verse_utils.cases import find_cases
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,7 +63,8 @@ def test_preprocessing_from_nothing(tmp_path, mirror, run_script, phantom_root):
 @pytest.mark.parametrize("task", ["heatmap", "segmentation"])
 def test_training_from_nothing(tmp_path, mirror, run_script, task, monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # preprocessing in this process, which is quicker
-    shape = {"heatmap": (16, 16, 32), "segmentation": (64, 64, 64)}[task]
+    monkeypatch.setattr(tasks, "IsotropicSettings", partial(IsotropicSettings, spacing_mm=6.0))
+    shape = {"heatmap": (16, 16, 32), "segmentation": (16, 16, 16)}[task]
     result = run_script(
         f"training/train_{task}.py",
         *("--data_path", "verse19", "--model_name", "run", "--epochs", 1, "--input_shape", *shape),
