@@ -57,7 +57,7 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def wait_for_size(pattern: str, root: Path, size: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while sum(path.stat().st_size for path in root.glob(pattern) if path.is_file()) < size:
         assert time.monotonic() < deadline
         time.sleep(0.01)
