@@ -263,16 +263,27 @@ def _check_models(job: Job, here: bool) -> None:
     from utils.tasks import HEATMAP, SEGMENTATION
 
     if here:
-        load_models_once(job)
+        _tell_of_ensemble(load_models_once(job), job)
         return
     if len(job.segmentation_model) > 1:
-        load_models(job.segmentation_model, device="cpu", precision="fp32")  # only so it is seen that they are alike
+        models = load_models(job.segmentation_model, device="cpu", precision="fp32")  # to see that they are alike
+        _tell_of_ensemble(models, job)
     else:
         load_checkpoint_of(SEGMENTATION, job.segmentation_model[0])
     if job.heatmap_model is not None:
         load_checkpoint_of(HEATMAP, job.heatmap_model)
     if job.workers > 1:
         find_device(job.device, job.precision)
+
+
+def _tell_of_ensemble(models: Models, job: Job) -> None:
+    """Say what several segmenters cost, before any work."""
+    count, sizes = len(models.segmenters), [model.weight_bytes / 2**20 for model in models.segmenters]
+    if count == 1:
+        return
+    message = f"{count} segmenters, one after the other: {count} times the time of one; weights of {sum(sizes):.0f} MiB"
+    message += f" in the memory of each of {job.workers} processes" if job.workers > 1 else " in memory"
+    print(f"{message}, on a GPU those of one at a time, {max(sizes):.0f} MiB at most", file=sys.stderr, flush=True)
 
 
 @command

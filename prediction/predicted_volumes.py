@@ -38,22 +38,24 @@ def predict_volumes(
 ) -> PredictedVolumes:
     """Predict slab by slab; connected components that ``options.postprocess`` drops become background.
 
-    Several segmenters, which must see the same windows, predict one after the other. Their mean is made on disk.
+    Several segmenters, which must see the same windows, predict one after the other, each on the
+    device only meanwhile if it rests on the CPU. Their mean is made on disk.
     """
     shape, count = image.hu.shape, len(segmenters)
     volumes = [scratch.volume(f"class {k}", shape, np.float32) for k in range(segmenters[0].spec.out_channels)]
     components = scratch.volume("components", shape, np.int32)
     connected, slabs = ConnectedComponents(), []
     for number, segmenter in enumerate(segmenters, 1):
-        for planes, slab_KXYZ in segmenter.predict_slabs(image.hu, image.windows, options.batch_size, options.tta):
-            probabilities_KXYZ = slab_KXYZ.numpy() / np.float32(count)
-            if number > 1:
-                probabilities_KXYZ += np.stack([volume[..., planes] for volume in volumes])
-            for volume, slab in zip(volumes, probabilities_KXYZ, strict=True):
-                volume[..., planes] = slab
-            if number == count:
-                components[..., planes] = connected.add(class_indices(probabilities_KXYZ) > 0)
-                slabs.append(planes)
-            return_freed_memory()
+        with segmenter.on_device():
+            for planes, slab_KXYZ in segmenter.predict_slabs(image.hu, image.windows, options.batch_size, options.tta):
+                probabilities_KXYZ = slab_KXYZ.numpy() / np.float32(count)
+                if number > 1:
+                    probabilities_KXYZ += np.stack([volume[..., planes] for volume in volumes])
+                for volume, slab in zip(volumes, probabilities_KXYZ, strict=True):
+                    volume[..., planes] = slab
+                if number == count:
+                    components[..., planes] = connected.add(class_indices(probabilities_KXYZ) > 0)
+                    slabs.append(planes)
+                return_freed_memory()
     keep_components(connected, options.postprocess, segmenters[0].spacing_mm, slabs, components, volumes)
     return PredictedVolumes(volumes, components)

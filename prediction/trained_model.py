@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ class TrainedModel:
     """A network, ready for prediction.
 
     Attributes:
-        network: in evaluation mode, on the device.
+        network: in evaluation mode; on the device, or on the CPU until it is used (``on_device``).
         spec: its building plan.
         task: that it was trained for.
         scheme: which vertebrae a segmenter tells apart.
@@ -79,21 +80,37 @@ class TrainedModel:
             if mine != theirs:
                 raise UserError(f"{path} and {other_path} can't be averaged: {what} {mine} and {theirs}; leave one out")
 
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the network takes while it is not used."""
+        return sum(tensor.nbytes for tensor in self.network.state_dict().values())
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Have the network on the device; afterwards, even after an error, it is where it was before."""
+        at_rest = next((weight.device for weight in self.network.parameters()), self.device.torch_device)
+        try:
+            self.network.to(self.device.torch_device)
+            yield
+        finally:
+            self.network.to(at_rest)
+
     def predict(self, image_hu: np.ndarray) -> Tensor:
         """Probabilities (K, X, Y, Z) of an image (X, Y, Z) in HU on the network's grid."""
-        return predict_probabilities(
-            self._logits,
-            _ScaledImage(image_hu, self.scaling),
-            self.spec.input_shape,
-            overhang_vox=self.overhang_vox,
-            device=self.device.torch_device,
-            scaling=self.scaling,
-        )
+        with self.on_device():
+            return predict_probabilities(
+                self._logits,
+                _ScaledImage(image_hu, self.scaling),
+                self.spec.input_shape,
+                overhang_vox=self.overhang_vox,
+                device=self.device.torch_device,
+                scaling=self.scaling,
+            )
 
     def predict_slabs(
         self, image_hu: np.ndarray | h5py.Dataset, windows: Windows, batch_size: int = 1, mirror: bool = False
     ) -> Iterator[tuple[slice, Tensor]]:
-        """``sliding_window.predict_slabs`` of an image (X, Y, Z) in HU on the network's grid."""
+        """``sliding_window.predict_slabs`` of an image (X, Y, Z) in HU on the network's grid, within ``on_device``."""
         image_CXYZ = _ScaledImage(image_hu, self.scaling)
         device = self.device.torch_device
         return predict_slabs(self._logits, image_CXYZ, windows, batch_size, mirror, device, self.scaling)
@@ -120,7 +137,9 @@ class _ScaledImage:
         return self.scaling.scale(torch.from_numpy(part_hu)[None])
 
 
-def load_model(run: Path, task: Task, device: Device, runs: Path = RUNS_FOLDER) -> TrainedModel:
+def load_model(
+    run: Path, task: Task, device: Device, runs: Path = RUNS_FOLDER, rests_on_cpu: bool = False
+) -> TrainedModel:
     """Load a network by its checkpoint file, its run's folder or its run's name.
 
     Args:
@@ -128,6 +147,7 @@ def load_model(run: Path, task: Task, device: Device, runs: Path = RUNS_FOLDER) 
         task: that it must have been trained for.
         device: device and precision.
         runs: folder of the runs, for names.
+        rests_on_cpu: the network is on the device only while it is used.
 
     Raises:
         UserError: no checkpoint, or one of the other task.
@@ -139,7 +159,7 @@ def load_model(run: Path, task: Task, device: Device, runs: Path = RUNS_FOLDER) 
     fill_network(network, spec, content, path)
     settings, network_input = content["settings"], content.get("input", {})
     return TrainedModel(
-        network=network.to(device.torch_device).eval(),
+        network=network.to("cpu" if rests_on_cpu else device.torch_device).eval(),
         spec=spec,
         task=task,
         scheme=LABEL_SCHEMES[settings.get("labels", "binary")],

@@ -82,6 +82,8 @@ def load_models(
 ) -> Models:
     """Load trained networks by checkpoint file, run folder, or name of a run.
 
+    With several segmenters, each network is on the device only while it is used.
+
     Args:
         segmentation_model: the segmenter; several are an ensemble.
         heatmap_model: the localiser, if there is one.
@@ -95,10 +97,11 @@ def load_models(
     """
     found_device = find_device(device, precision)
     paths = [segmentation_model] if isinstance(segmentation_model, Path | str) else segmentation_model
-    segmenters = tuple(load_model(path, SEGMENTATION, found_device, runs) for path in paths)
+    several = len(paths) > 1
+    segmenters = tuple(load_model(path, SEGMENTATION, found_device, runs, several) for path in paths)
     for path, other in zip(paths, segmenters, strict=True):
         segmenters[0].check_alike(other, paths[0], path)
-    localiser = None if heatmap_model is None else load_model(heatmap_model, HEATMAP, found_device, runs)
+    localiser = None if heatmap_model is None else load_model(heatmap_model, HEATMAP, found_device, runs, several)
     return Models(segmenters, localiser)
 
 

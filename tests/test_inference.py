@@ -98,6 +98,7 @@ def test_json_is_for_machines(infer, scans):
 def test_an_ensemble_is_named_in_the_summary(infer, runs, scans, tmp_path, assert_one_line_error):
     models = ("segmentation", runs / "segmentation" / "best.pt")
     result = infer([scans], "--segmentation_model", *models, "--no_localiser")
+    assert "2 segmenters, one after the other: 2 times the time of one" in result.stderr
     assert result.returncode == 0, result.stderr
     for path in (tmp_path / "out").glob("*_summary.json"):
         named = json.loads(path.read_text(encoding="utf-8"))["models"]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -255,6 +256,37 @@ def test_an_ensemble_averages_probabilities(tmp_path):
     found = segment(path, Models((sure, unsure, against)), options)
     np.testing.assert_allclose(found.probabilities, 0.55, atol=1e-5)
     assert found.mask.all() and not segment(path, Models((against, unsure)), options).mask.any()
+
+
+def test_of_several_networks_one_is_on_the_device_even_after_an_error(tmp_path):
+    """The device "meta" takes weights as a GPU does; a network that is there fails at its first window."""
+    path = save(tmp_path / "a.nii", np.arange(16000, dtype=np.int16).reshape(20, 20, 40) // 16, np.eye(4))
+    calls = []
+
+    class Recorded(Oracle):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def to(self, device):
+            calls.append(torch.device(device).type)
+            return self
+
+        def forward(self, image):
+            if calls.count("meta") == 2:
+                raise MemoryError
+            return super().forward(image)
+
+    meta = SimpleNamespace(torch_device=torch.device("meta"))
+
+    class OnCpu(TrainedModel):
+        def predict_slabs(self, *arguments):
+            return replace(ORACLES.segmenter, network=self.network).predict_slabs(*arguments)
+
+    models = [OnCpu(**{**vars(ORACLES.segmenter), "network": Recorded(), "device": meta}) for _ in range(3)]
+    with pytest.raises(MemoryError):
+        segment(path, Models(tuple(models)))
+    assert calls == ["meta", "cpu"] * 2
 
 
 def test_a_model_twice_is_the_model(tmp_path):
