@@ -17,7 +17,7 @@ from networks import ARCHITECTURES
 from prediction.options import POSTPROCESSING, Options
 from training.config_file import parse_with_settings, read_settings
 from utils.constants import HEATMAP_SIGMA_VOX
-from utils.files.run_folder import PLACE_AND_MACHINE, RUNS_FOLDER, RunFolder
+from utils.files.run_folder import PLACE_AND_MACHINE, RUNS_FOLDER, RunFolder, find_run_folder
 from utils.misc import OneLineParser, parse_bool
 from utils.tasks import HEATMAP, Task
 from verse_utils.editions import Edition, add_edition_argument
@@ -177,9 +177,11 @@ def _parse(task: Task, argv: Sequence[str]) -> argparse.Namespace:
     if values.test_only:
         if config is not None:
             raise UserError("--test_only takes the settings of the run itself; leave --config out")
-        config = values.output / values.model_name
+        config = RunFolder(values.output / values.model_name).config
     elif given:
         raise UserError(f"--{given[0]}: only with --test_only")
+    elif config is not None and (folder := find_run_folder(config, values.output)):
+        config = folder.config
     if config is not None:
         names = [part.name for part in fields(TrainingSettings)]
         settings = read_settings(config, task, names)
@@ -259,7 +261,7 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     add("--init_from", type=Path, default=defaults.init_from, help=init_help)
     fold_help = "2/5: validate on the second fifth of the patients of training and validation, train on the others"
     add("--fold", type=_fold, default=defaults.fold, metavar="K/N", help=fold_help)
-    config_help = "run's folder, or its config.json, whose settings are taken where they are not given"
+    config_help = "run's name, its folder, or its config.json, whose settings are taken where they are not given"
     add("--config", type=Path, help=config_help)
     _add_test_arguments(parser, task)
     add("--seed", type=int, default=defaults.seed, help="the same seed gives the same losses on a CPU")

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.files.run_folder import RunFolder
 from utils.tasks import Task
 from verse_utils.errors import UserError
 
@@ -17,19 +16,18 @@ _FOLLOWING = {"optimizer": ("lr", "weight_decay"), "model": ("model_args",)}
 
 
 def read_settings(path: Path, task: Task, known: Sequence[str]) -> dict[str, Any]:
-    """The settings in a ``config.json``, or in that of a run's folder.
+    """The settings in a ``config.json``; one of an earlier version may lack some.
 
     Args:
-        path: file or folder.
+        path: of the file.
         task: that they must be for.
         known: names of all settings.
 
     Raises:
         UserError: there is none, it is damaged, of the other task, or of another version.
     """
-    path = RunFolder(path).config if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a run's folder, or its config.json")
+        raise UserError(f"{path}: no such file; give a run's name, its folder, or its config.json")
     try:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
         found = settings["task"]

@@ -98,6 +98,17 @@ def test_a_damaged_or_unknown_file_is_named(tmp_path, content, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_is_named_as_elsewhere(tmp_path):
+    """By name or folder; settings that an older version did not have are the defaults."""
+    run = tmp_path / "runs" / "first"
+    run.mkdir(parents=True)
+    write(run / "config.json", {"task": "segmentation", "epochs": 7})
+    for config in ("first", run, run / "config.json"):
+        arguments = [*REQUIRED, "--output", str(tmp_path / "runs"), "--config", str(config)]
+        found = parse_arguments(SEGMENTATION, arguments)
+        assert found.epochs == 7 and found.clip == parse_arguments(SEGMENTATION, REQUIRED).clip
+
+
 def test_a_mistake_on_the_command_line_is_none_of_the_file(config):
     with pytest.raises(UserError, match=r"^argument --epochs"):
         parse_arguments(SEGMENTATION, [*REQUIRED, "--epochs", "many", "--config", str(config)])
