@@ -185,7 +185,9 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         metrics = row.get("metrics", {})
         dice, hd95 = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in ("dice", "hd95_mm"))
         numbers = f"{row['volume_ml']:8.1f} {height:>10} {dice:>6} {hd95:>8} {sum(row['seconds'].values()):6.1f}"
-        remarks = "; ".join([*(["kept from before"] if row.get("kept") else []), *row["warnings"]])
+        makers = ", ".join(f"{model['name']} ({task})" for task, model in row.get("models", {}).items())
+        kept = [f"kept from before, made by {makers}"] if row.get("kept") else []
+        remarks = "; ".join([*kept, *row["warnings"]])
         print(f"{row['name']:{width}} {numbers}  {remarks}".rstrip())
 
 

@@ -83,7 +83,7 @@ def test_results_are_kept_unless_told_otherwise(infer, scans, tmp_path):
     infer([scans], "--no_localiser")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     result = infer([scans], "--no_localiser")
-    assert result.returncode == 0 and result.stdout.count("kept from before") == 2
+    assert result.returncode == 0 and result.stdout.count("kept from before, made by segmentation (segmentation)") == 2
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
     assert infer([scans], "--no_localiser", "--overwrite").stdout.count("kept from before") == 0
     assert all(path.stat().st_mtime_ns > before[path] for path in before)
