@@ -24,9 +24,8 @@ from utils.preprocessing_settings import (
     parse_arguments,
 )
 from utils.resources import choose_workers
-from verse_utils.cases import Case
+from verse_utils.cases import Case, Chosen
 from verse_utils.catalogue import is_verse
-from verse_utils.chosen import Chosen
 from verse_utils.editions import Edition, as_editions, describe_counts
 from verse_utils.errors import FileError, UserError
 

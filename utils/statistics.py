@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from utils.misc import OneLineParser, command, write_json
 from utils.pool import run_all
 from utils.resources import usable_cores
+from verse_utils.cases import Chosen
 from verse_utils.catalogue import list_cases
-from verse_utils.chosen import Chosen
 from verse_utils.editions import Edition, add_edition_argument
 from verse_utils.errors import UserError
 from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES

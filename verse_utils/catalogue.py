@@ -13,11 +13,10 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from verse_utils import layouts
-from verse_utils.cases import Case, find_cases
-from verse_utils.chosen import Chosen
+from verse_utils.cases import Case, Chosen, find_cases
 from verse_utils.editions import Edition, as_editions
 from verse_utils.errors import UserError
-from verse_utils.layout import NO_SPLIT, Layout
+from verse_utils.layouts import NO_SPLIT, Layout
 from verse_utils.names import SPLITS, is_same_scan, parse_file_name
 from verse_utils.splits import split_patients
 

@@ -1,4 +1,4 @@
-"""The one exception for what a user got wrong, and its kinds for a case's files."""
+"""The one exception for what a user got wrong, its kinds for a case's files, and how a source of VerSe can fail."""
 
 from __future__ import annotations
 
@@ -39,3 +39,25 @@ class MaskError(UserError):
     """Values that are not VerSe's labels, or not those of a spine."""
 
     kind = "mask"
+
+
+class SourceError(Exception):
+    """A source can't give the data, even if it is asked again. The user made no mistake: the next source is tried."""
+
+
+class BadArchiveError(SourceError):
+    """A zip is damaged, holds what VerSe's zips don't hold, or is no zip."""
+
+
+class InterruptedTransferError(Exception):
+    """An attempt failed, but the next one may succeed.
+
+    Attributes:
+        retry_after_s: how long the server asks to wait; 0 if it doesn't say.
+        unreachable: no connection was made at all.
+    """
+
+    def __init__(self, reason: str, retry_after_s: float = 0.0, unreachable: bool = False) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+        self.unreachable = unreachable

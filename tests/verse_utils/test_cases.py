@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from verse_utils.cases import find_cases
-from verse_utils.chosen import Chosen
+from verse_utils.cases import Chosen, find_cases
 from verse_utils.errors import UserError
 
 

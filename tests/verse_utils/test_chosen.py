@@ -1,6 +1,6 @@
 import pytest
 
-from verse_utils.chosen import Chosen
+from verse_utils.cases import Chosen
 from verse_utils.errors import UserError
 
 CASES = [("sub-gl003_dir-ax", "sub-gl003"), ("sub-gl017", "sub-gl017"), ("sub-verse009", "sub-verse009")]

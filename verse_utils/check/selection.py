@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from verse_utils.cases import Case
+from verse_utils.cases import Case, Chosen
 from verse_utils.catalogue import list_cases
 from verse_utils.check.findings import CaseReport, lines_of
 from verse_utils.check.headers import check_headers
-from verse_utils.chosen import Chosen
 from verse_utils.editions import EDITIONS, Edition
 from verse_utils.errors import UserError
 from verse_utils.names import SPLITS

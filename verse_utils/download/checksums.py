@@ -7,9 +7,8 @@ import json
 import os
 from pathlib import Path
 
-from verse_utils.download.failures import BadArchiveError
 from verse_utils.download.progress import Progress
-from verse_utils.errors import UserError
+from verse_utils.errors import BadArchiveError, UserError
 
 FILE_NAME = "checksums.json"
 _BLOCK_BYTES = 2**20

@@ -13,10 +13,9 @@ from filelock import FileLock, Timeout
 from verse_utils.download.announcement import announce, require_room
 from verse_utils.download.archives import member_paths, unpack
 from verse_utils.download.checksums import FILE_NAME, Checksums
-from verse_utils.download.failures import BadArchiveError, SourceError
 from verse_utils.download.progress import say
 from verse_utils.download.sources import dataset_name, sources
-from verse_utils.errors import UserError
+from verse_utils.errors import BadArchiveError, SourceError, UserError
 from verse_utils.names import CT, SPLITS, parse_dataset_folder, parse_file_name
 
 WORK_FOLDER = ".download"  # below the data folder; what has come in part, and the lock

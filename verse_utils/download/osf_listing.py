@@ -14,9 +14,9 @@ from typing import Any
 
 from verse_utils.download.archives import MOST_MEMBERS, safe_path
 from verse_utils.download.checksums import file_digest
-from verse_utils.download.failures import BadArchiveError, SourceError
 from verse_utils.download.progress import Progress
 from verse_utils.download.transfer import Client
+from verse_utils.errors import BadArchiveError, SourceError
 
 _PAGE = "page[size]=100"
 

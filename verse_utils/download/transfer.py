@@ -18,8 +18,8 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, InvalidHeader, Ma
 from urllib3.util import Retry
 
 from verse_utils.download.disk import require_free
-from verse_utils.download.failures import InterruptedTransferError, SourceError
 from verse_utils.download.progress import Progress, say
+from verse_utils.errors import InterruptedTransferError, SourceError
 
 # Seconds between attempts: 0, 2, 4, 8, 16, unless the server names a time.
 _RETRIES = Retry(total=5, backoff_factor=1.0, status_forcelist=(408, 425, 429, 500, 502, 503, 504))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from verse_utils.download.archives import unpack
 from verse_utils.download.checksums import Checksums
-from verse_utils.download.failures import BadArchiveError
 from verse_utils.download.progress import Progress, say
 from verse_utils.download.transfer import Client, without_password
+from verse_utils.errors import BadArchiveError
 
 
 @dataclass(frozen=True)

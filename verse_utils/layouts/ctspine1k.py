@@ -14,10 +14,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from verse_utils.cases import Case
-from verse_utils.chosen import Chosen
+from verse_utils.cases import Case, Chosen
 from verse_utils.errors import UserError
-from verse_utils.layout import NO_SPLIT, Layout, pair, stem
+from verse_utils.layouts import NO_SPLIT, Layout, pair, stem
 
 _SPLIT_FILE = "data_split.txt"
 _IMAGE_FOLDERS, _MASK_FOLDERS = {"volumes", "volume", "images", "image", "data"}, {"labels", "label"}

@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from verse_utils.cases import Case
-from verse_utils.chosen import Chosen
+from verse_utils.cases import Case, Chosen
 from verse_utils.errors import UserError
-from verse_utils.layout import NO_SPLIT, Layout, pair, stem
+from verse_utils.layouts import NO_SPLIT, Layout, pair, stem
 from verse_utils.numberings import Numbering, vertebra_label
 
 _ANY_VERTEBRA = re.compile(r"(vertebra(e|l.*)?|spine|foreground)", re.IGNORECASE)

@@ -15,10 +15,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from verse_utils.cases import Case
-from verse_utils.chosen import Chosen
+from verse_utils.cases import Case, Chosen
 from verse_utils.errors import UserError
-from verse_utils.layout import NO_SPLIT, Layout, stem
+from verse_utils.layouts import NO_SPLIT, Layout, stem
 from verse_utils.numberings import NUMBERINGS, VERSE
 
 NEEDED = ("image", "mask")

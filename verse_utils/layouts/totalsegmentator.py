@@ -12,10 +12,9 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from verse_utils.cases import Case
-from verse_utils.chosen import Chosen
+from verse_utils.cases import Case, Chosen
 from verse_utils.errors import UserError
-from verse_utils.layout import NO_SPLIT, Layout, pair
+from verse_utils.layouts import NO_SPLIT, Layout, pair
 
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from verse_utils.download.archives import safe_path, unpack
-from verse_utils.download.failures import BadArchiveError
+from verse_utils.errors import BadArchiveError
 
 SCAN = "rawdata/sub-a/sub-a_ct.nii.gz"
 

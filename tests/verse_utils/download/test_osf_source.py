@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from verse_utils.download.checksums import Checksums
-from verse_utils.download.failures import SourceError
 from verse_utils.download.osf_source import OsfSource
+from verse_utils.errors import SourceError
 
 
 @pytest.fixture

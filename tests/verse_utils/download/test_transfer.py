@@ -8,10 +8,9 @@ from email.utils import formatdate
 import numpy as np
 import pytest
 
-from verse_utils.download.failures import SourceError
 from verse_utils.download.progress import Progress
 from verse_utils.download.transfer import Client, in_minutes, without_password
-from verse_utils.errors import UserError
+from verse_utils.errors import SourceError, UserError
 
 CONTENT = np.random.default_rng(0).bytes(200_000)
 

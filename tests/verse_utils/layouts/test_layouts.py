@@ -13,10 +13,9 @@ import pytest
 
 from preprocessing import IsotropicSettings, preprocess
 from utils.files.h5_cases import H5Cases
-from verse_utils.cases import find_cases
+from verse_utils.cases import Chosen, find_cases
 from verse_utils.catalogue import known_layouts, list_cases
 from verse_utils.centroids import read_centroids
-from verse_utils.chosen import Chosen
 from verse_utils.errors import UserError
 
 LAYOUTS = ("MICCAI", "nnU-Net", "TotalSegmentator", "CTSpine1K", "CSV")
