@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torchio as tio
 from torch.utils.data import Dataset
 
 from utils.constants import HU_AIR
-from utils.files.h5_cases import H5Cases
+from utils.files.h5_data_set import H5DataSet
 from utils.tasks import Task
 from verse_utils.catalogue import list_cases
 from verse_utils.download.fetch import fetch_where_missing
@@ -109,10 +109,11 @@ class VerSe(Dataset[tio.Subject]):
 
 
 class h5VerSe(Dataset[tio.Subject]):  # noqa: N801  the name that users know
-    """Cases of a preprocessed H5, whole or in random patches; only the voxels of a patch are read from disk.
+    """Cases of preprocessed H5 files, whole or in random patches; only the voxels of a patch are read from disk.
 
     Args:
-        path: the H5.
+        path: the H5, or several that are read as one data set: no scan twice, no patient in two splits
+            (``utils.files.h5_data_set``).
         split: training, validation or test.
         transform: applied to each subject.
         patches: how to draw patches; whole volumes if None.
@@ -124,12 +125,12 @@ class h5VerSe(Dataset[tio.Subject]):  # noqa: N801  the name that users know
     every epoch.
 
     Raises:
-        UserError: no such file, another schema or task, or fewer patients than folds.
+        UserError: no such file, another schema, task or other settings, or fewer patients than folds.
     """
 
     def __init__(
         self,
-        path: Path | str,
+        path: Path | str | Sequence[Path | str],
         split: str,
         transform: SubjectTransform | None = None,
         patches: Patches | None = None,
@@ -137,7 +138,8 @@ class h5VerSe(Dataset[tio.Subject]):  # noqa: N801  the name that users know
         fold: Fold | None = None,
     ) -> None:
         check_split(split)
-        self.store = H5Cases(Path(path), task)
+        paths = [path] if isinstance(path, Path | str) else path
+        self.store = H5DataSet([Path(path) for path in paths], task)
         # Where the cases are stored: the split there may be another than that of the fold.
         self._places = [(split, case_id) for case_id in self.store.case_ids(split)]
         if fold is not None and split != "test":
@@ -190,14 +192,14 @@ class h5VerSe(Dataset[tio.Subject]):  # noqa: N801  the name that users know
         return image_hu, label
 
 
-def _cases_of_fold(store: H5Cases, split: str, fold: Fold) -> list[tuple[str, str]]:
+def _cases_of_fold(store: H5DataSet, split: str, fold: Fold) -> list[tuple[str, str]]:
     """Split that they are stored in, and id, of a fold's training or validation cases, sorted by id."""
     places = [(stored, case_id) for stored in ("training", "validation") for case_id in store.case_ids(stored)]
     patient_of = {place: store.case(*place).patient for place in places}
     try:
         validated = validation_patients(patient_of.values(), fold)
     except ValueError as error:
-        raise UserError(f"--fold {fold}: {store.path}: {error}; give fewer folds") from None
+        raise UserError(f"--fold {fold}: {store.name}: {error}; give fewer folds") from None
     mine = [place for place in places if (patient_of[place] in validated) == (split == "validation")]
     return sorted(mine, key=lambda place: (place[1], place[0]))
 

@@ -111,7 +111,8 @@ def preprocess_cases(
     from verse_utils.check.findings import lines_of
 
     cases, output = selection.cases, output.resolve() if scheduler else output  # its workers run in other folders
-    h5_path = output / settings.file_name(selection.roots, edition if any(map(is_verse, cases)) else None)
+    has_verse = any(is_verse(case.data_set) for case in cases)
+    h5_path = output / settings.file_name(selection.roots, edition if has_verse else None)
     data_path = [str(root.resolve()) for root in selection.roots]
     if scheduler is None:
         workers = choose_workers({case.case_id: memory_bytes(case, settings) for case in cases}, workers, memory_gb)
@@ -184,7 +185,7 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, h5_path: Path, 
 def _source(case: Case, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What a case is made of: its files' content; and what only other data sets than VerSe tell of it."""
     source: dict[str, Any] = {name: file["sha256"] for name, file in files.items()}
-    if not is_verse(case):
+    if not is_verse(case.data_set):
         labels = {str(number): label for number, label in case.numbering.label_of.items()}
         source["case"] = {"patient": case.patient, "data_set": case.data_set, "licence": case.licence, "labels": labels}
     return source
@@ -209,7 +210,7 @@ def _write(
         path = h5_path.with_suffix(".pictures") / f"{case.split}_{case.case_id}.png"
         _draw(case, image_hu, label, grid.spacing_mm.tolist(), path)
     stored = StoredCase(case.case_id, case.patient, case.split, grid, case.data_set, case.licence)
-    notes = {"files": files, "report": report.as_dict()}
+    notes = {"files": files, "image": case.image_path.name, "report": report.as_dict()}
     path = case_file(h5_path, case.split, case.case_id)
     write_case(path, stored, image_hu, label, settings.as_dict(), source, notes)
 
@@ -280,7 +281,7 @@ def main() -> None:
         arguments.validation_share,
         arguments.seed,
     )
-    if verse := [case.split for case in selection.cases if is_verse(case)]:
+    if verse := [case.split for case in selection.cases if is_verse(case.data_set)]:
         print(describe_counts(verse, arguments.dataset_edition), file=sys.stderr)
     tell("left out", lines_of(selection.left_out, faults=True))  # now, as the work may take hours
     if preprocess_for_tasks(selection, arguments):

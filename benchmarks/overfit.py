@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     shape = tuple(arguments.input_shape)
     settings = TrainingSettings(
-        SEGMENTATION, arguments.data_path, "overfit", input_shape=shape, loss=SEGMENTATION.losses[0]
+        SEGMENTATION, (arguments.data_path,), "overfit", input_shape=shape, loss=SEGMENTATION.losses[0]
     )
     task = SegmentationTraining(settings)
     patches = Patches(shape, per_volume=1, foreground_share=1.0)

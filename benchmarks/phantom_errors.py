@@ -62,7 +62,7 @@ def main() -> None:
         **{
             **saved,
             "task": SEGMENTATION,
-            "data_path": Path(saved["data_path"]),
+            "data_path": tuple(map(Path, saved["data_path"])),
             "input_shape": checkpoint["network"].input_shape,
         }
     )

@@ -19,6 +19,7 @@ from training.config_file import parse_with_settings, read_settings
 from utils.constants import HEATMAP_SIGMA_VOX
 from utils.files.run_folder import PLACE_AND_MACHINE, RUNS_FOLDER, RunFolder, find_run_folder
 from utils.misc import OneLineParser, parse_bool
+from utils.preprocessing_settings import is_h5
 from utils.tasks import HEATMAP, Task
 from verse_utils.editions import Edition, add_edition_argument
 from verse_utils.errors import UserError
@@ -71,7 +72,7 @@ class TrainingSettings:
     """Settings of a run: the arguments of the command line with their defaults, and the task."""
 
     task: Task
-    data_path: Path
+    data_path: tuple[Path, ...]
     model_name: str
     epochs: int = 200
     batch_size: int = 1
@@ -113,6 +114,11 @@ class TrainingSettings:
     workers: int = 1
     device: str = "auto"
     output: Path = RUNS_FOLDER
+
+    @property
+    def data_name(self) -> str:
+        """The paths of the data, for messages."""
+        return ", ".join(map(str, self.data_path))
 
     @property
     def run_folder(self) -> RunFolder:
@@ -158,7 +164,8 @@ def parse_arguments(task: Task, argv: list[str] | None = None) -> TrainingSettin
     """
     values = vars(_parse(task, sys.argv[1:] if argv is None else argv))
     values["model_args"] = _parse_model_args(values["model_args"])
-    values["input_shape"] = tuple(values["input_shape"] or _view_shape(task, values["data_path"]))
+    values["data_path"] = tuple(values["data_path"])
+    values["input_shape"] = tuple(values["input_shape"] or _view_shape(task, values["data_path"][0]))
     for name in ("lr", "weight_decay"):
         if values[name] is None:
             values[name] = getattr(OPTIMIZERS[values["optimizer"]], name)
@@ -186,7 +193,7 @@ def _parse(task: Task, argv: Sequence[str]) -> argparse.Namespace:
         names = [part.name for part in fields(TrainingSettings)]
         settings = read_settings(config, task, names)
         left_out = {*PLACE_AND_MACHINE, *_TEST_OPTIONS}
-        if task is HEATMAP and _is_h5(values.data_path):
+        if task is HEATMAP and is_h5(values.data_path[0]):
             left_out.add("input_shape")  # that of the H5's views
         taken = {name: value for name, value in settings.items() if name not in left_out}
         values = parse_with_settings(parser, argv, taken, config)
@@ -202,7 +209,8 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--data_path", type=Path, required=True, help="an H5 of preprocessing.py, or a VerSe folder")
+    data_help = "one or several H5 files of preprocessing.py, or folders or tables that it takes"
+    add("--data_path", type=Path, nargs="+", required=True, help=data_help)
     add("--model_name", required=True, help="name of the run; results go to trained_models/MODEL_NAME")
     add("--epochs", type=int, default=defaults.epochs, help="largest number of epochs")
     add("--batch_size", type=int, default=defaults.batch_size, help="patches in a batch")
@@ -300,17 +308,12 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, default: bool, text: s
 
 def _view_shape(task: Task, data_path: Path) -> Sequence[int]:
     """Shape of the views in an H5; the task's own for a folder or table, which is yet to be preprocessed."""
-    if not _is_h5(data_path):
+    if not is_h5(data_path):
         return task.input_shape
     from utils.files.h5_cases import H5Cases  # h5py would slow down --help
 
     shape: Sequence[int] = H5Cases(data_path, task).settings["shape"]
     return shape
-
-
-def _is_h5(data_path: Path) -> bool:
-    """Whether the path is that of an H5, not of a folder or table."""
-    return data_path.is_file() and data_path.suffix.lower() != ".csv"
 
 
 def _boolean(text: str) -> bool:

@@ -30,6 +30,7 @@ from training.steps.step_plan import StepPlan
 from training.tasks import TRAINING_TASKS, TrainingTask
 from training.testing import test
 from training.trainer import Trainer
+from utils.preprocessing_settings import is_h5
 from utils.visualize import draw_curves, save_figure
 from verse_utils.download.fetch import fetch_where_missing
 from verse_utils.editions import as_editions
@@ -97,7 +98,7 @@ def test_again(settings: TrainingSettings) -> None:
     fill_network(network, best["network"], best, run.best_checkpoint)
     dataset = task.dataset(find_h5(settings, task), settings.test_split, whole=True)
     if not len(dataset):
-        raise UserError(f"{dataset.store.path}: no {settings.test_split} cases; nothing to test on")
+        raise UserError(f"{dataset.store.name}: no {settings.test_split} cases; nothing to test on")
     check_run_folder(settings, dataset.store.fingerprint())
     with locked(run.path):
         if settings.test_folder.path != run.path:
@@ -132,15 +133,16 @@ def _build(
 
 def _datasets(task: TrainingTask, settings: TrainingSettings) -> dict[str, h5VerSe]:
     """Training and validation in patches, and the scans of validation and test whole. Raises UserError."""
-    h5_path = find_h5(settings, task)
-    datasets = {split: task.dataset(h5_path, split) for split in ("training", "validation")}
-    for line in datasets["training"].store.notes.get("left_out", ()):
-        warnings.warn(f"{h5_path} was made without {line}", stacklevel=2)
+    h5_paths = find_h5(settings, task)
+    datasets = {split: task.dataset(h5_paths, split) for split in ("training", "validation")}
+    for file in datasets["training"].store.files:
+        for line in file.notes.get("left_out", ()):
+            warnings.warn(f"{file.path} was made without {line}", stacklevel=2)
     for split, dataset in datasets.items():
         if not len(dataset):
-            raise UserError(f"{h5_path}: no {split} cases; add some and run preprocessing.py again")
-    datasets["whole"] = task.dataset(h5_path, "validation", whole=True)
-    datasets["test"] = task.dataset(h5_path, "test")
+            raise UserError(f"{dataset.store.name}: no {split} cases; add some and run preprocessing.py again")
+    datasets["whole"] = task.dataset(h5_paths, "validation", whole=True)
+    datasets["test"] = task.dataset(h5_paths, "test")
     return datasets
 
 
@@ -163,7 +165,7 @@ def _test(trainer: Trainer, dataset: h5VerSe, tracker: Tracker) -> None:
     settings, task = trainer.settings, trainer.task
     save_figure(draw_curves(trainer.progress.history, task.score_name), settings.run_folder.curves)
     if not len(dataset):
-        print(f"{dataset.store.path}: no test cases; nothing to test on")
+        print(f"{dataset.store.name}: no test cases; nothing to test on")
         return
     trainer.network.load_state_dict(trainer.best.weights)
     handler = test(task, trainer.network, dataset, settings, trainer.plan, trainer.best.epoch)
@@ -188,17 +190,27 @@ def expect_background(network: Network, out_channels: int) -> None:
             nn.init.constant_(head.get_parameter("bias"), math.log(0.01 / 0.99))
 
 
-def find_h5(settings: TrainingSettings, task: TrainingTask) -> Path:
-    """The H5 to train on. Other data is preprocessed to one first, VerSe downloaded, unless that was done before."""
-    if settings.data_path.is_file() and settings.data_path.suffix.lower() != ".csv":
-        return settings.data_path
-    editions = as_editions(settings.dataset_edition)
-    fetch_where_missing(settings.data_path, editions, False if settings.no_download else None)
-    if not settings.data_path.exists():
+def find_h5(settings: TrainingSettings, task: TrainingTask) -> tuple[Path, ...]:
+    """The H5 files to train on. Other data is preprocessed to one first, VerSe downloaded, unless that was done before.
+
+    Raises:
+        UserError: a path doesn't exist and nothing may be downloaded to it, or H5 files and other data are mixed.
+    """
+    paths = settings.data_path
+    if all(map(is_h5, paths)):
+        return paths
+    if len(paths) == 1:
+        editions = as_editions(settings.dataset_edition)
+        fetch_where_missing(paths[0], editions, False if settings.no_download else None)
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; give an H5 of preprocessing.py or a VerSe folder")
+    if files := [path for path in paths if is_h5(path)]:
         raise UserError(
-            f"{settings.data_path}: no such file or folder; give an H5 of preprocessing.py or a VerSe folder"
+            f"{files[0]}: is an H5, but other paths of --data_path are yet to be preprocessed; run preprocessing.py on "
+            "them, and give the H5 files"
         )
-    print(f"{settings.data_path} is no H5: preprocessing its cases, except those that were written before")
-    h5_path = preprocess(settings.data_path, settings.dataset_edition, task.preprocessing())
+    print(f"{settings.data_name} is no H5: preprocessing its cases, except those that were written before")
+    h5_path = preprocess(paths, settings.dataset_edition, task.preprocessing())
     print(f"{h5_path} can be passed as --data_path from now on")
-    return h5_path
+    return (h5_path,)

@@ -69,7 +69,7 @@ class TrainingTask(ABC):
     def patches(self) -> Patches | None:
         """How patches are drawn; None for whole volumes."""
 
-    def dataset(self, h5_path: Path, split: str, whole: bool = False) -> h5VerSe:
+    def dataset(self, h5_path: Path | Sequence[Path], split: str, whole: bool = False) -> h5VerSe:
         """Cases of a split, in patches or ``whole``; those of the test always whole."""
         transform = self.presets.train if split == "training" else self.presets.evaluate
         patches = None if whole or split == "test" else self.patches()
@@ -137,13 +137,13 @@ class HeatmapTraining(TrainingTask):
     def patches(self) -> None:
         return None
 
-    def dataset(self, h5_path: Path, split: str, whole: bool = False) -> h5VerSe:
+    def dataset(self, h5_path: Path | Sequence[Path], split: str, whole: bool = False) -> h5VerSe:
         dataset = super().dataset(h5_path, split, whole)
         stored = tuple(dataset.store.settings["shape"])
         if stored != self.settings.input_shape:
             raise UserError(
-                f"{h5_path}: holds views of {stored} voxels, not of --input_shape {self.settings.input_shape}; "
-                "leave the argument out"
+                f"{dataset.store.name}: holds views of {stored} voxels, not of --input_shape "
+                f"{self.settings.input_shape}; leave the argument out"
             )
         return dataset
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +24,16 @@ DATA_HELP = (
     "folders that hold data at any depth, in the layout of VerSe (subject-based or MICCAI), nnU-Net, TotalSegmentator "
     "or CTSpine1K; or CSV tables of images and masks"
 )
+
+
+def data_name(roots: Iterable[Path]) -> str:
+    """The name of data in the name of its H5, and of its cases where another data set has the same ids."""
+    return "+".join(root.resolve().name.removesuffix(".csv") for root in roots)
+
+
+def is_h5(data_path: Path) -> bool:
+    """Whether a path is that of an H5, not of a folder or table that is yet to be preprocessed."""
+    return data_path.is_file() and data_path.suffix.lower() != ".csv"
 
 
 class PreprocessingSettings(ABC):
@@ -50,9 +60,8 @@ class PreprocessingSettings(ABC):
 
     def file_name(self, roots: Sequence[Path], edition: Edition | None) -> str:
         """Name of the H5; other data or settings give another name; ``edition`` is None where nothing is VerSe's."""
-        data = "+".join(root.resolve().name.removesuffix(".csv") for root in roots)
         verse = f"_{edition_name(edition)}" if edition else ""
-        return f"{data}{verse}_{self.task}_{self.grid_name}.h5"
+        return f"{data_name(roots)}{verse}_{self.task}_{self.grid_name}.h5"
 
 
 @dataclass(frozen=True)

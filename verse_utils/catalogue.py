@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -13,12 +13,12 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from verse_utils import layouts
-from verse_utils.cases import Case, Chosen, find_cases
+from verse_utils.cases import DATA_SET, Case, Chosen, find_cases
 from verse_utils.editions import Edition, as_editions
 from verse_utils.errors import UserError
 from verse_utils.layouts import NO_SPLIT, Layout
-from verse_utils.names import SPLITS, is_same_scan, parse_file_name
-from verse_utils.splits import split_patients
+from verse_utils.names import SPLITS, parse_file_name
+from verse_utils.splits import Member, join, split_patients
 
 # Of the patients whose split nobody tells.
 SHARES = {"validation": 0.15, "test": 0.15}
@@ -34,8 +34,7 @@ def known_layouts() -> tuple[Layout, ...]:
 def list_cases(roots: Sequence[Path], edition: Edition, chosen: Chosen | None = None, seed: int = 0) -> list[Case]:
     """Every case of several data sets, sorted by split and id; each scan once.
 
-    An earlier data set decides: a scan of VerSe that a later one holds again is left out, and the other scans of its
-    patient go to the split that the patient has already. VerSe19 comes before VerSe20.
+    An earlier data set decides, as ``verse_utils.splits.join`` says; VerSe19 comes before VerSe20.
 
     Args:
         roots: folders, each with data of one layout at any depth, or CSV tables.
@@ -55,9 +54,14 @@ def list_cases(roots: Sequence[Path], edition: Edition, chosen: Chosen | None = 
     """
     chosen = chosen or Chosen()
     cases: list[Case] = []
+    members: list[Member] = []
     for root in map(Path, roots):
         for place, more in _data_sets(root, edition, chosen, seed):
-            _add(cases, more, place)
+            joined = join(members, _members(more, place), place.resolve().name.removesuffix(".csv"), str(place))
+            for case, member in zip(more, joined, strict=True):
+                if member is not None:
+                    members.append(member)
+                    cases.append(replace(case, case_id=member.case_id, patient=member.patient, split=member.split))
     if not cases and not chosen.problems:
         raise UserError(f"{', '.join(map(str, roots))}: every case is left out; change --include or --exclude")
     return sorted(cases, key=lambda case: (SPLITS.index(case.split), case.case_id))
@@ -126,43 +130,30 @@ def _with_splits(cases: list[Case], place: Path, seed: int) -> list[Case]:
     return [case if case.split != NO_SPLIT else replace(case, split=told[case.patient]) for case in cases]
 
 
-def _add(cases: list[Case], more: list[Case], place: Path) -> None:
-    """Add the cases of another data set: no scan twice, no id twice, and VerSe's patients in the splits they have."""
-    taken = {case.case_id: case for case in cases}
-    verse_ids = [case.case_id for case in cases if is_verse(case)]
-    patients = {case.patient for case in cases}
-    verse_splits = {case.patient: case.split for case in cases if is_verse(case)}
-    name = place.resolve().name.removesuffix(".csv")
-    repeated = 0
-    for case in more:
-        other = taken.get(case.case_id)
-        is_again = is_verse(case) and any(is_same_scan(case.case_id, verse_id) for verse_id in verse_ids)
-        if is_again or (other and case.image_path.samefile(other.image_path)):
-            repeated += 1
-            continue
-        if is_verse(case):
-            verse_ids.append(case.case_id)
-            case = replace(case, split=verse_splits.get(case.patient, case.split))
-        if case.patient in (patients - set(verse_splits) if is_verse(case) else patients):
-            case = replace(case, patient=f"{name}_{case.patient}")  # of the same name, but another data set's
-        if other:
-            case = replace(case, case_id=f"{name}_{case.case_id}")
-        if case.case_id in taken:
-            raise UserError(f"{place}: its case {case.case_id} is in another --data_path too; rename the folder")
-        cases.append(case)
-    if repeated:
-        warnings.warn(
-            f"{place}: {repeated} of its scans are here or in another --data_path again; each counts once", stacklevel=3
+def _members(cases: Iterable[Case], place: Path) -> list[Member]:
+    """What the rule of ``join`` needs to know; files are one scan's if they are one file."""
+    return [
+        Member(
+            case.case_id,
+            case.patient,
+            case.split,
+            scan=_file_identity(case.image_path),
+            person=(DATA_SET if is_verse(case.data_set) else place, case.patient),
+            is_verse=is_verse(case.data_set),
         )
-    splits_of: dict[str, set[str]] = defaultdict(set)
-    for case in cases:
-        splits_of[case.patient].add(case.split)
-    for patient in {case.patient for case in more}:
-        if len(splits_of.get(patient, ())) > 1:
-            splits = " and ".join(sorted(splits_of[patient]))
-            warnings.warn(f"{place}: {patient} is in {splits}; scores are biased", stacklevel=3)
+        for case in cases
+    ]
 
 
-def is_verse(case: Case) -> bool:
-    """Whether a case is VerSe's, or is named as if it were."""
-    return case.data_set.startswith("VerSe")
+def _file_identity(path: Path) -> Hashable:
+    """Equal for two paths of one file."""
+    try:
+        status = path.stat()
+    except OSError:  # what is wrong with it is told where it is read
+        return path
+    return status.st_dev, status.st_ino
+
+
+def is_verse(data_set: str) -> bool:
+    """Whether a data set's name is VerSe's, or that of what is named as if it were."""
+    return data_set.startswith(DATA_SET)

@@ -1,10 +1,15 @@
-"""Splits of patients: for data that tells none, and folds for cross-validation."""
+"""Splits of patients: for data that tells none, folds for cross-validation, and those of several data sets as one."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from verse_utils.errors import UserError
+from verse_utils.names import is_same_scan
 
 # Everyone has the same folds.
 _FOLD_SEED = 0
@@ -79,3 +84,85 @@ def validation_patients(patients: Iterable[str], fold: Fold) -> set[str]:
 def _drawn(patients: Iterable[str], seed: int) -> list[str]:
     """Patients in an order of chance: that of a hash of seed and name."""
     return sorted(set(patients), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+
+
+@dataclass(frozen=True)
+class Member:
+    """What has to be known of a case to join its data set with others.
+
+    Attributes:
+        case_id: unique in its data set.
+        patient: a name that stands for one person in its data set.
+        split: training, validation or test.
+        scan: equal for copies of one CT.
+        person: equal for one person; ``patient`` may not be, beside other data sets.
+        is_verse: whether the id is VerSe's, so that it tells copies of a scan, too.
+    """
+
+    case_id: str
+    patient: str
+    split: str
+    scan: Hashable
+    person: Hashable
+    is_verse: bool
+
+
+def join(before: Sequence[Member], more: Sequence[Member], name: str, place: str) -> list[Member | None]:
+    """Join another data set to those before it, which decide.
+
+    A scan that is there already is left out. Other scans of a person who is there get that patient's name and split. An
+    id or a patient's name that stands for another there gets ``name`` before it.
+
+    Args:
+        before: the cases that are there.
+        more: those of the other data set.
+        name: of the other data set.
+        place: where it lies, for messages.
+
+    Returns:
+        The cases of ``more`` as they are from now on; None for those that are left out.
+
+    Raises:
+        UserError: an id is taken, even with ``name`` before it.
+
+    Warns:
+        UserWarning: scans were left out, or a patient is in two splits.
+    """
+    ids, scans = {case.case_id for case in before}, {case.scan for case in before}
+    verse_ids = [case.case_id for case in before if case.is_verse]
+    known = {case.person: case for case in before}
+    person_of = {case.patient: case.person for case in before}
+    taken = set(ids)
+    joined: list[Member | None] = []
+    for case in more:
+        if case.scan in scans or (case.is_verse and any(is_same_scan(case.case_id, other) for other in verse_ids)):
+            joined.append(None)
+            continue
+        if case.is_verse:
+            verse_ids.append(case.case_id)  # a folder may hold a scan in two layouts
+        if case.person in known:
+            case = replace(case, patient=known[case.person].patient, split=known[case.person].split)
+        elif case.patient in person_of:
+            case = replace(case, patient=f"{name}_{case.patient}")
+        if case.case_id in ids:
+            case = replace(case, case_id=f"{name}_{case.case_id}")
+        if case.case_id in taken:
+            raise UserError(f"{place}: its case {case.case_id} is in another --data_path too; rename the folder")
+        taken.add(case.case_id)
+        joined.append(case)
+    _warn(before, joined, place)
+    return joined
+
+
+def _warn(before: Sequence[Member], joined: Sequence[Member | None], place: str) -> None:
+    new = [case for case in joined if case is not None]
+    if len(new) < len(joined):
+        repeated = f"{len(joined) - len(new)} of its scans are here or in another --data_path again"
+        warnings.warn(f"{place}: {repeated}; each counts once", stacklevel=4)
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    for case in (*before, *new):
+        splits_of[case.patient].add(case.split)
+    for patient in dict.fromkeys(case.patient for case in new):
+        if len(splits_of[patient]) > 1:
+            splits = " and ".join(sorted(splits_of[patient]))
+            warnings.warn(f"{place}: {patient} is in {splits}; scores are biased", stacklevel=4)

@@ -15,7 +15,7 @@ REQUIRED = ["--data_path", "a.h5", "--model_name", "run"]
 def test_names_and_defaults_that_users_know(task, shape):
     settings = parse_arguments(task, REQUIRED)
     expected = {
-        "data_path": Path("a.h5"),
+        "data_path": (Path("a.h5"),),
         "model_name": "run",
         "epochs": 200,
         "batch_size": 1,
@@ -46,7 +46,9 @@ def test_model_args_are_python_values():
 @pytest.mark.parametrize("task", TASKS.values(), ids=str)
 def test_defaults_are_those_of_the_settings(task):
     shape, loss = task.input_shape, task.losses[0]
-    assert parse_arguments(task, REQUIRED) == TrainingSettings(task, Path("a.h5"), "run", input_shape=shape, loss=loss)
+    assert parse_arguments(task, REQUIRED) == TrainingSettings(
+        task, (Path("a.h5"),), "run", input_shape=shape, loss=loss
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_settings_as_they_are_stored():
     """Types that JSON has; the task by its name."""
     settings = parse_arguments(HEATMAP, [*REQUIRED, "--init_from", "other"])
     stored = settings.as_dict()
-    assert (stored["task"], stored["data_path"], stored["init_from"]) == ("heatmap", "a.h5", "other")
+    assert (stored["task"], stored["data_path"], stored["init_from"]) == ("heatmap", ["a.h5"], "other")
     assert stored["input_shape"] == [64, 64, 128] and stored["memory_gb"] is None
 
 

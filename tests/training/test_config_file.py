@@ -38,7 +38,7 @@ def test_what_is_computed_is_taken_but_not_where(config):
     assert found == parse_arguments(SEGMENTATION, [*REQUIRED, "--config", str(config.parent)])
     assert {**found.identity(), "model_name": "first"} == first.identity()
     assert (found.model_args, found.epochs) == (first.model_args, 7)
-    assert found.run_folder.path == Path("trained_models/new") and found.data_path == Path("b.h5")
+    assert found.run_folder.path == Path("trained_models/new") and found.data_path == (Path("b.h5"),)
     assert (found.device, found.workers, found.checkpointing) == ("auto", 1, False)
 
 

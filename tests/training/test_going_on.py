@@ -15,6 +15,7 @@ from torch import nn
 
 from networks.UNet import UNet
 from prediction.checkpoints import load_checkpoint
+from preprocessing import IsotropicSettings, preprocess
 from training import trainer as engine
 from training.arguments import parse_arguments
 from training.run.lock import locked
@@ -116,9 +117,24 @@ def test_a_finished_run_goes_on_for_more_epochs(segment, tmp_path, segmentation_
     assert [row["epoch"] for row in rows_of(tmp_path / "trained_models/run")] == ["1", "2", "3"]
 
 
+def test_a_run_on_two_files_goes_on_with_one_of_the_same_cases(
+    segment, tmp_path, phantom_root, segmentation_h5, assert_one_line_error
+):
+    files = [
+        preprocess(phantom_root, 19, IsotropicSettings(6.0), tmp_path / case, 1, [f"sub-{case}*"], pictures=False)
+        for case in ("phantom101", "phantom200")
+    ]
+    assert segment("run", "--data_path", *files).returncode == 0
+    result = segment("run", "--epochs", 3, "--data_path", segmentation_h5)
+    assert result.returncode == 0 and "going on after epoch 2" in result.stdout, result.stderr
+    result = segment("other", "--data_path", files[0], phantom_root)
+    assert_one_line_error(result, files[0].name, "yet to be preprocessed", "give the H5 files")
+    assert_one_line_error(segment("other", "--data_path", files[0], "absent.h5"), "absent.h5", "no such file")
+
+
 def test_other_cases_are_refused(segment, tmp_path, segmentation_h5, heatmap_h5, assert_one_line_error):
     assert segment("run").returncode == 0
-    with patch("utils.files.h5_cases.H5Cases.fingerprint", lambda _: "of other cases"):
+    with patch("utils.files.h5_data_set.H5DataSet.fingerprint", lambda _: "of other cases"):
         assert_one_line_error(segment("run", "--epochs", 3), segmentation_h5.name, "other cases", "--restart")
 
 

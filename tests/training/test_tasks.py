@@ -12,7 +12,7 @@ VOXELS = 4 * 4 * 4
 
 
 def task_of(kind, **arguments):
-    settings = TrainingSettings(kind, Path("a.h5"), "run", input_shape=(4, 4, 4), loss=kind.losses[0], **arguments)
+    settings = TrainingSettings(kind, (Path("a.h5"),), "run", input_shape=(4, 4, 4), loss=kind.losses[0], **arguments)
     return TRAINING_TASKS[kind](settings)
 
 

@@ -15,7 +15,7 @@ from utils.tasks import SEGMENTATION
 def test_masks_are_kept_on_the_grid_of_the_h5(segmentation_h5, tmp_path, monkeypatch, labels):
     shape = SEGMENTATION.input_shape
     settings = TrainingSettings(
-        SEGMENTATION, segmentation_h5, "run", input_shape=shape, loss="DiceCE", labels=labels, output=tmp_path
+        SEGMENTATION, (segmentation_h5,), "run", input_shape=shape, loss="DiceCE", labels=labels, output=tmp_path
     )
     task = SegmentationTraining(settings)
     dataset = task.dataset(segmentation_h5, "test")

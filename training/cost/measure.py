@@ -80,7 +80,7 @@ def _measured_steps(spec: NetworkSpec, plan: StepPlan) -> Measured:
     network = spec.build().to(device)
     if plan.checkpointing:
         checkpoint_blocks(network)
-    settings = TrainingSettings(SEGMENTATION, Path(), "", input_shape=spec.input_shape, loss=SEGMENTATION.losses[0])
+    settings = TrainingSettings(SEGMENTATION, (), "", input_shape=spec.input_shape, loss=SEGMENTATION.losses[0])
     optimizer = build_optimizer(network, settings)
     image = torch.randn(plan.batch_size, spec.in_channels, *spec.input_shape, device=device)
     target = (image[:, :1] > 1).to(torch.uint8)

@@ -15,7 +15,6 @@ case is either complete or absent, and a second run only writes the missing case
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -47,6 +46,9 @@ CHECKED_FORMAT = ("v110", "v110")
 FOREGROUND_INDEX_SIZE = 20_000
 CASE_GROUP = "case"  # in the file of a single case
 _FOREGROUND_DATASET = "bone_vox"  # its name in existing files
+
+
+Name = tuple[str, str]  # split and id of a case
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,9 @@ def write_case(
         group.attrs["source_affine"] = case.grid.source_affine
         group.attrs["scale"] = case.grid.scale
         group.attrs["offset"] = case.grid.offset
-        group.attrs["settings"] = _canonical_json(settings)
-        group.attrs["source"] = _canonical_json(source)
-        group.attrs["notes"] = _canonical_json(notes or {})
+        group.attrs["settings"] = canonical_json(settings)
+        group.attrs["source"] = canonical_json(source)
+        group.attrs["notes"] = canonical_json(notes or {})
 
 
 @contextmanager
@@ -146,7 +148,7 @@ def h5_written_aside(path: Path, durable: bool = False) -> Iterator[h5py.File]:
 
 def is_written(h5_path: Path, split: str, case_id: str, settings: dict[str, Any], source: dict[str, Any]) -> bool:
     """Whether a case was made from the same source with the same settings; in a file of its own, or in ``h5_path``."""
-    made_of = MadeOf(_canonical_json(settings), _canonical_json(source))
+    made_of = MadeOf(canonical_json(settings), canonical_json(source))
     places = ((case_file(h5_path, split, case_id), CASE_GROUP), (h5_path, f"{split}/{case_id}"))
     return any(read_made_of(*place) == made_of for place in places)
 
@@ -175,8 +177,8 @@ def header_of(task: Task, settings: dict[str, Any], notes: dict[str, Any] | None
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "task": task.name,
-        "settings": _canonical_json(settings),
-        "notes": _canonical_json(notes or {}),
+        "settings": canonical_json(settings),
+        "notes": canonical_json(notes or {}),
     }
 
 
@@ -238,6 +240,11 @@ class H5Cases:
         """Ids of a split's cases, sorted."""
         return self._case_ids.get(split, [])
 
+    @property
+    def names(self) -> list[Name]:
+        """Split and id of every case."""
+        return [(split, case_id) for split, case_ids in self._case_ids.items() for case_id in case_ids]
+
     def case(self, split: str, case_id: str) -> StoredCase:
         """What is stored of a case besides its arrays."""
         group = self._group(split, case_id)
@@ -273,14 +280,19 @@ class H5Cases:
                 "remove it and run preprocessing.py again"
             ) from None
 
-    def fingerprint(self) -> str:
-        """Hash of what the cases were made from and how: the same for a copy under another name."""
-        cases = {
-            f"{split}/{case_id}": [str(self._group(split, case_id).attrs[name]) for name in ("source", "settings")]
-            for split, case_ids in self._case_ids.items()
-            for case_id in case_ids
-        }
-        return hashlib.sha256(_canonical_json(cases).encode()).hexdigest()
+    def made_of(self, split: str, case_id: str) -> MadeOf:
+        """What a case was made from, and how."""
+        group = self._group(split, case_id)
+        with self._named_damage(split, case_id):
+            return MadeOf.of_group(group)
+
+    def scan(self, split: str, case_id: str) -> str:
+        """Checksum of the CT that a case was made from; of all its files together where none is known to be the CT."""
+        group = self._group(split, case_id)
+        with self._named_damage(split, case_id):
+            source, notes = str(group.attrs["source"]), str(group.attrs["notes"])
+        image: str | None = json.loads(source).get(json.loads(notes).get("image"))
+        return image or source
 
     def _group(self, split: str, case_id: str) -> Any:
         if self._process != os.getpid():  # an open file must not be shared with a forked process
@@ -313,5 +325,6 @@ def _foreground_index(label: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _canonical_json(content: dict[str, Any]) -> str:
+def canonical_json(content: dict[str, Any]) -> str:
+    """The same text for the same content."""
     return json.dumps(content, sort_keys=True)

@@ -20,6 +20,7 @@ from utils.files.h5_cases import (
     CASE_GROUP,
     SCHEMA_VERSION,
     MadeOf,
+    Name,
     case_file,
     h5_written_aside,
     header_of,
@@ -33,8 +34,6 @@ try:
     import fcntl
 except ImportError:  # Windows: two runs at once are not told from each other
     fcntl = None  # type: ignore[assignment]
-
-Name = tuple[str, str]  # split and case id
 
 
 @contextmanager

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -61,7 +60,7 @@ def test_live_bytes_are_counted_by_hand():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_optimizer_keeps_as_much_as_is_counted(name):
     network = UNET.build()
-    settings = TrainingSettings(SEGMENTATION, Path(), "", optimizer=name, input_shape=UNET.input_shape, loss="DiceCE")
+    settings = TrainingSettings(SEGMENTATION, (), "", optimizer=name, input_shape=UNET.input_shape, loss="DiceCE")
     optimizer = build_optimizer(network, settings)
     network(torch.randn(1, 1, 64, 64, 64)).sum().backward()
     optimizer.step()

@@ -20,7 +20,7 @@ ROW = {"train_loss": 0.5, "validation_loss": 0.25, "lr": 1e-3, "steps_left_out":
 
 
 def settings(task=SEGMENTATION, **more):
-    return TrainingSettings(task, Path("a.h5"), "run", input_shape=(16, 16, 16), loss="DiceCE", **more)
+    return TrainingSettings(task, (Path("a.h5"),), "run", input_shape=(16, 16, 16), loss="DiceCE", **more)
 
 
 def history(seconds, **more):

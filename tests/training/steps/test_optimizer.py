@@ -22,7 +22,7 @@ def settings_of(optimizer="prodigy", **arguments):
     facts = OPTIMIZERS[optimizer]
     defaults = {"lr": facts.lr, "weight_decay": facts.weight_decay, "epochs": 4, "loss": "DiceCE"}
     values = {**defaults, "input_shape": (8, 8, 8), **arguments}
-    return TrainingSettings(SEGMENTATION, Path("a.h5"), "run", optimizer=optimizer, **values)
+    return TrainingSettings(SEGMENTATION, (Path("a.h5"),), "run", optimizer=optimizer, **values)
 
 
 class Training:
