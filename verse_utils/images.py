@@ -29,6 +29,9 @@ LEAST_SLICES = 4
 # Volume of the box that the directions of the three axes span: 1 at right angles, 0 where they lie in one plane.
 _LEAST_BOX_OF_AXES = 0.2
 
+# How many mm a NIfTI's unit of space is, by its code (metre, micron); the others are mm, or not told and taken for it.
+_MM_OF_UNIT = {1: 1000.0, 3: 0.001}
+
 # Whatever nibabel, numpy and the unpackers raise on a damaged file.
 _READ_ERRORS = (
     nib.filebasedimages.ImageFileError,
@@ -72,6 +75,7 @@ def open_image(path: Path) -> nib.Nifti1Image:
         with _silent(), np.errstate(all="ignore"):  # our line says it, with the file's name
             image: Any = nib.load(path)  # NIfTI of either version, or another of nibabel's formats
             lacks_spacing = _lacks_spacing(image)
+            image = _in_mm(image)
             shape = image.shape
             while len(shape) > 3 and shape[-1] == 1:
                 shape = shape[:-1]
@@ -113,6 +117,19 @@ def _lacks_spacing(image: Any) -> bool:
     with image.file_map["header" if "header" in image.file_map else "image"].get_prepare_fileobj("rb") as file:
         stored = type(image.header).from_fileobj(file, check=False)
     return not (stored["pixdim"][1:4] > 0).all()
+
+
+def _in_mm(image: Any) -> Any:
+    """The image with a grid in mm, whatever unit of space a NIfTI's header tells; ITK reads it so, nibabel doesn't."""
+    header = image.header.copy()
+    factor = _MM_OF_UNIT.get(int(header["xyzt_units"]) & 7) if isinstance(image, nib.Nifti1Pair) else None
+    if factor is None:
+        return image
+    header["pixdim"][1:4] *= factor
+    for name in ("srow_x", "srow_y", "srow_z", "qoffset_x", "qoffset_y", "qoffset_z"):
+        header[name] *= factor
+    header.set_xyzt_units("mm", header.get_xyzt_units()[1])
+    return type(image)(image.dataobj, header.get_best_affine(), header)
 
 
 def _check_affine(affine: np.ndarray, path: Path, lacks_spacing: bool) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 from verse_utils.cases import Case
 from verse_utils.errors import FileError, GridError, UserError
@@ -36,6 +37,29 @@ def test_header_codes_may_differ_and_float_masks_are_rounded(tmp_path):
     np.testing.assert_array_equal(images.image_hu, CT)
     np.testing.assert_array_equal(images.label, MASK)
     assert images.label.dtype == np.uint8 and images.image_hu.dtype == np.int16
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000), ("micron", 0.001), ("mm", 1), ("unknown", 1)])
+@pytest.mark.parametrize(("qform", "sform"), [(1, 0), (0, 2), (1, 1), (0, 0)])
+def test_units_of_length_are_read_as_itk_reads_them(tmp_path, unit, mm, qform, sform):
+    """Another unit changes no place, header code or voxel; ITK's places are compared where a code tells any."""
+    axes = np.linalg.qr([[1.0, 0.2, 0.1], [-0.2, 1, 0.3], [0, -0.3, 1]])[0]
+    affine_mm = nib.affines.from_matvec(axes * np.linalg.det(axes) * [0.8, 0.7, 2.5], [30, -20, 100])
+    stored = nib.load(save(tmp_path / "other.nii", CT, np.diag([1 / mm] * 3 + [1]) @ affine_mm, qform, sform))
+    stored.header.set_xyzt_units(unit, "sec")
+    path = tmp_path / "ct.nii"
+    nib.save(stored, path)
+    image = open_image(path)
+    assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == (qform, sform)
+    assert image.header.get_xyzt_units() == ("mm" if mm != 1 else unit, "sec")
+    np.testing.assert_allclose(nib.affines.voxel_sizes(image.affine), [0.8, 0.7, 2.5], rtol=1e-5)
+    np.testing.assert_array_equal(image.dataobj, CT)
+    assert lacks_orientation(image) == (qform == sform == 0)
+    if qform or sform:
+        itk = SimpleITK.ReadImage(str(path))
+        for corner in ((0, 0, 0), (3, 0, 0), (0, 4, 5)):
+            place_mm = np.multiply(itk.TransformIndexToPhysicalPoint(corner), (-1, -1, 1))
+            np.testing.assert_allclose(nib.affines.apply_affine(image.affine, corner), place_mm, atol=1e-3)
 
 
 def test_sacrum_and_coccyx_are_background(tmp_path):
