@@ -174,9 +174,9 @@ class h5VerSe(Dataset[tio.Subject]):  # noqa: N801  the name that users know
         if self.transform is None:
             return subject
         # torchio uses torch's global generator. Seeded here, the augmentation depends on (epoch, index) alone.
-        with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed() would seed GPUs too, which nothing restores, and take 7 ms.
-            torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        # Some of its transforms seed GPUs, too: the one that this process uses, if any, gets its state back.
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
+            torch.default_generator.manual_seed(int(rng.integers(2**63)))  # torch.manual_seed() takes 7 ms longer
             return self.transform(subject)
 
     def _read_patch(self, place: tuple[str, str], start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
