@@ -315,6 +315,16 @@ def test_two_folders_of_one_name_do_not_overwrite_each_other(root, tmp_path):
     assert preprocess(other, 19, settings, tmp_path / "out", 1, pictures=False) == path
 
 
+def test_an_h5_has_the_name_of_its_data_as_it_was_given(tmp_path, monkeypatch):
+    """That of a link, which the next command of a user names, not of the folder that it leads to."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "verse19").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    places = {Path("."): "elsewhere", tmp_path / "verse19": "verse19", Path("../verse19"): "verse19"}
+    names = [IsotropicSettings().file_name([place], 19) for place in places]
+    assert names == [f"{name}_verse19_segmentation_1mm.h5" for name in places.values()]
+
+
 def test_what_stops_one_task_does_not_stop_the_other(root, tmp_path, run_script, assert_one_line_error):
     blocked = tmp_path / "preprocessed" / "verse_verse19_heatmap_16x16x32.h5"
     blocked.mkdir(parents=True)

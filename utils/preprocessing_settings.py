@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from utils.constants import SEGMENTATION_SPACING_MM
 from utils.misc import OneLineParser
 from utils.tasks import HEATMAP, SEGMENTATION, TASKS, Task
+from verse_utils.catalogue import name_of
 from verse_utils.editions import Edition, add_edition_argument, edition_name
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ DATA_HELP = (
 
 
 def data_name(roots: Iterable[Path]) -> str:
-    """The name of data in the name of its H5, and of its cases where another data set has the same ids."""
-    return "+".join(root.resolve().name.removesuffix(".csv") for root in roots)
+    """The name of data in the name of its H5."""
+    return "+".join(map(name_of, roots))
 
 
 def is_h5(data_path: Path) -> bool:

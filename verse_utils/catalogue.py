@@ -57,7 +57,7 @@ def list_cases(roots: Sequence[Path], edition: Edition, chosen: Chosen | None = 
     members: list[Member] = []
     for root in map(Path, roots):
         for place, more in _data_sets(root, edition, chosen, seed):
-            joined = join(members, _members(more, place), place.resolve().name.removesuffix(".csv"), str(place))
+            joined = join(members, _members(more, place), name_of(place), str(place))
             for case, member in zip(more, joined, strict=True):
                 if member is not None:
                     members.append(member)
@@ -152,6 +152,11 @@ def _file_identity(path: Path) -> Hashable:
     except OSError:  # what is wrong with it is told where it is read
         return path
     return status.st_dev, status.st_ino
+
+
+def name_of(place: Path) -> str:
+    """The name of data, in the name of its H5 and before ids that another data set has; a link's is its own."""
+    return os.path.basename(os.path.abspath(place)).removesuffix(".csv")
 
 
 def is_verse(data_set: str) -> bool:
