@@ -26,7 +26,7 @@ import numpy as np
 from prediction.options import POSTPROCESSING, Options
 from utils.constants import SEGMENTATION_SPACING_MM
 from utils.files.run_folder import RUNS_FOLDER
-from utils.misc import OneLineParser, command, write_json
+from utils.misc import OneLineParser, command, write_csv, write_json
 from verse_utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -191,6 +191,21 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         print(f"{row['name']:{width}} {numbers}  {remarks}".rstrip())
 
 
+def write_results(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write a CSV with a line for each scan: volumes and extents of its summary, metrics, or its error."""
+    lines = []
+    for row in rows:
+        extents = {f"extent_{axis}_mm": (row.get("extent_mm") or {}).get(axis) for axis in "XYZ"}
+        volumes = {f"volume_of_label_{label}_ml": ml for label, ml in row.get("volume_ml_of_label", {}).items()}
+        line = {"name": row["name"], "scan": row["scan"], "error": row.get("error")}
+        line |= {
+            "warnings": "; ".join(row.get("warnings", ())),
+            "seconds": round(sum(row.get("seconds", {}).values()), 2),
+        }
+        lines.append(line | {"volume_ml": row.get("volume_ml"), **extents, **row.get("metrics", {}), **volumes})
+    write_csv(path, lines)
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = OneLineParser(
@@ -315,6 +330,7 @@ def main() -> None:
         print(json.dumps(rows, indent=2, allow_nan=False))
     else:
         print_table(rows)
+    write_results(rows, job.output / "results.csv")
     if any("error" in row for row in rows):
         sys.exit(1)
 

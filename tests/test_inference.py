@@ -1,5 +1,6 @@
 """Inference: files and table of the command, faults."""
 
+import csv
 import json
 import os
 import shutil
@@ -61,7 +62,11 @@ def test_the_command_leaves_everything_behind(infer, scans, tmp_path):
     assert result.returncode == 0, result.stderr
     names = [path.name.removesuffix(".nii.gz") for path in sorted(scans.iterdir())]
     endings = ("_vertebrae.nii.gz", "_probabilities.nii.gz", "_summary.json", ".png")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {name + end for name in names for end in endings}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"results.csv", *(name + end for name in names for end in endings)}
+    with (tmp_path / "out" / "results.csv").open(encoding="utf-8") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert list(rows) == names
     for name in names:
         assert name in result.stdout
         summary = json.loads((tmp_path / "out" / f"{name}_summary.json").read_text(encoding="utf-8"))
@@ -77,14 +82,18 @@ def test_the_command_leaves_everything_behind(infer, scans, tmp_path):
         assert summary["metrics"]["dice"] == pytest.approx(dice(pair), abs=1e-6)
         assert summary["metrics"]["precision"] == pytest.approx(precision(pair), abs=1e-6)
         assert len(summary["models"]["segmentation"]["sha256"]) == 64
+        row = rows[name]
+        assert (row["scan"], row["error"]) == (summary["scan"], "")
+        assert [float(row[key]) for key in ("volume_ml", "dice")] == [summary["volume_ml"], summary["metrics"]["dice"]]
+        assert row["extent_Z_mm"] == (str(summary["extent_mm"]["Z"]) if summary["extent_mm"] else "")
 
 
 def test_results_are_kept_unless_told_otherwise(infer, scans, tmp_path):
     infer([scans], "--no_localiser")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir() if path.suffix != ".csv"}
     result = infer([scans], "--no_localiser")
     assert result.returncode == 0 and result.stdout.count("kept from before, made by segmentation (segmentation)") == 2
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in before} == before
     assert infer([scans], "--no_localiser", "--overwrite").stdout.count("kept from before") == 0
     assert all(path.stat().st_mtime_ns > before[path] for path in before)
 
@@ -162,7 +171,12 @@ def test_bad_scans_are_named_and_the_others_go_on(infer, scans, tmp_path, models
         assert error.startswith(f"error: {paths[name]}: ") and words in error, error
     expected = {f"{path.name.removesuffix('.nii.gz')}_vertebrae.nii.gz" for path in good}
     assert {path.name for path in (tmp_path / "out").iterdir() if path.name.endswith(".nii.gz")} == expected
-    assert all(any(path.name.startswith(g.name[:10]) for g in good) for path in (tmp_path / "out").iterdir())
+    others = [
+        path for path in (tmp_path / "out").iterdir() if not path.name.startswith(tuple(g.name[:10] for g in good))
+    ]
+    assert [path.name for path in others] == ["results.csv"]
+    with others[0].open(encoding="utf-8") as file:
+        assert [bool(row["error"]) for row in csv.DictReader(file)] == [False, *[True] * len(BAD_SCANS), False]
 
 
 @pytest.mark.parametrize(
