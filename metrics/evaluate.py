@@ -39,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     trim = "leave out so many mm at the upper and lower end of the field of view, where cut vertebrae aren't annotated"
     add("--trim_ends_mm", type=float, default=0.0, metavar="MM", help=f"{trim} (default 0)")
+    add("--resample", action="store_true", help="put predictions on their reference masks' grids, by the nearest voxel")
     add("--json", action="store_true", help="print the content of evaluation.json instead of the table")
     arguments = parser.parse_args()
     for folder in (arguments.predictions, arguments.masks):
@@ -54,13 +55,18 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def evaluate_folders(
-    predictions: Path, masks: Path, labels: str, trim_ends_mm: float, prediction_labels: str | None = None
+    predictions: Path,
+    masks: Path,
+    labels: str,
+    trim_ends_mm: float,
+    prediction_labels: str | None = None,
+    resample: bool = False,
 ) -> tuple[MaskScores, list[str]]:
     """Score all predictions in a folder.
 
     Args:
         predictions, masks: folders of NIfTI masks and of their reference masks.
-        labels, trim_ends_mm, prediction_labels: see ``MaskScores``.
+        labels, trim_ends_mm, prediction_labels, resample: see ``MaskScores``.
 
     Returns:
         The scores, and a line for each case that has none.
@@ -77,7 +83,7 @@ def evaluate_folders(
     if not paths:
         raise UserError(f"{predictions}: no masks here; give a folder of NIfTI files (.nii, .nii.gz)")
     cases = Counter(case_name(path) for path in paths)
-    scores, failures = MaskScores(labels, trim_ends_mm, prediction_labels), []
+    scores, failures = MaskScores(labels, trim_ends_mm, prediction_labels, resample), []
     for path in tqdm(paths, desc="evaluate", unit="case", disable=None):
         case = case_name(path)
         try:
@@ -119,7 +125,12 @@ def main() -> None:
     arguments = parse_arguments()
     trimmed_mm = arguments.trim_ends_mm
     scores, failures = evaluate_folders(
-        arguments.predictions, arguments.masks, arguments.labels, trimmed_mm, arguments.prediction_labels
+        arguments.predictions,
+        arguments.masks,
+        arguments.labels,
+        trimmed_mm,
+        arguments.prediction_labels,
+        arguments.resample,
     )
     trimmed = f"{trimmed_mm:g} mm left out at the upper and lower end of the field of view"
     settings = {
@@ -129,7 +140,7 @@ def main() -> None:
         "prediction_labels": arguments.prediction_labels or VERSE.name,
         "trim_ends_mm": trimmed_mm,
         "field_of_view": trimmed if trimmed_mm else "ends of the field of view included",
-        "grid": "each case's own, as stored",
+        "grid": "each reference mask's own; " + ("others resampled" if arguments.resample else "others refused"),
         "ci95": "BCa bootstrap over cases",
     }
     content = {**scores.as_json(), "failed": failures, "settings": settings}

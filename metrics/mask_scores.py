@@ -15,6 +15,7 @@ from metrics.metric_handler import MetricHandler
 from metrics.predicted_labels import read_prediction
 from metrics.vertebra_metrics import FINDING_METRICS, NAME_METRICS, count_findings, count_names
 from utils.files.scans import Scan
+from utils.geometry.matched_grids import match_grid
 from verse_utils.errors import UserError
 from verse_utils.images import check_same_grid, open_image, read_mask
 from verse_utils.labels import LABEL_SCHEMES
@@ -36,16 +37,19 @@ def score_scan(mask: np.ndarray, scan: Scan, reference_path: Path) -> dict[str, 
 
 
 class MaskScores:
-    """Scores of predictions, case by case, each on the grid on which it is stored.
+    """Scores of predictions, case by case, each on the grid of its reference mask.
 
     Args:
         labels: "binary", vertebra or not; or "vertebrae", each by its VerSe label.
         trim_ends_mm: left out at the upper and at the lower end of the field of view, rounded up to whole slices.
         prediction_labels: what the numbers of predictions mean; see ``read_prediction``.
+        resample: predictions on other grids are put on those of the reference masks, by the nearest voxel.
     """
 
-    def __init__(self, labels: str, trim_ends_mm: float, prediction_labels: str | None = None) -> None:
-        self.trim_ends_mm = trim_ends_mm
+    def __init__(
+        self, labels: str, trim_ends_mm: float, prediction_labels: str | None = None, resample: bool = False
+    ) -> None:
+        self.trim_ends_mm, self.resample = trim_ends_mm, resample
         self.prediction_labels = prediction_labels
         self.scheme = LABEL_SCHEMES[labels]
         self.is_binary = labels == "binary"
@@ -62,12 +66,10 @@ class MaskScores:
 
     def _read(self, prediction_path: Path, reference_path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Both masks without the ends of the field of view, and the affine of the whole grid."""
-        image, remedy = open_image(reference_path), "resample it to that grid, labels by the nearest voxel"
-        check_same_grid(
-            image, open_image(prediction_path), reference_path, prediction_path, "the reference mask", remedy
-        )
+        image, predicted = open_image(reference_path), open_image(prediction_path)
         reference = read_mask(reference_path)
         prediction = read_prediction(prediction_path, self.prediction_labels, reference, self.scheme)
+        prediction = match_grid(prediction, predicted, image, (prediction_path, reference_path), self.resample)
         if not self.is_binary and _is_unnamed(prediction) and not _is_unnamed(reference):
             raise UserError(
                 f"{prediction_path}: doesn't tell vertebrae apart, all are labelled 1; score it with --labels binary"

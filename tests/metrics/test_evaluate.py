@@ -217,7 +217,7 @@ def _other_shape(masks):
 
 
 def _other_grid(masks):
-    save(column(), masks / "found" / "sub-b.nii.gz", np.diag([1, 1.5, 2, 1]))
+    save(column(), masks / "found" / "sub-b.nii.gz", AFFINE + np.diag([0.0, 0, 3], 1))
 
 
 def _label_29(masks):
@@ -248,7 +248,7 @@ def _two_predictions(masks):
     ("fault", "words"),
     [
         (_other_shape, ("sub-b.nii.gz", "shape (20, 59, 12)", "reference mask", "resample")),
-        (_other_grid, ("sub-b.nii.gz", "mm off that of the reference mask")),
+        (_other_grid, ("sub-b.nii.gz", "3.0 mm off that of the reference mask", "give --resample")),
         (_label_29, ("sub-b.nii.gz", "labels 0 to 29 leave VerSe's 0 to 28")),
         (_fractions, ("sub-b.nii.gz", "not whole numbers")),
         (_no_image, ("sub-b.nii.gz", "can't be read")),
@@ -266,6 +266,37 @@ def test_a_case_that_fails_is_named_and_the_others_go_on(evaluate, masks, fault,
     assert all(word in lines[0] for word in words), lines
     content = json.loads(result.stdout)
     assert [row["case"] for row in content["cases"]] == ["sub-a"] and len(content["failed"]) == len(lines)
+
+
+def test_the_same_voxels_in_another_order_are_compared(evaluate, masks):
+    """As tools store them that turn scans: here to axes S, L, A."""
+    mask = nib.load(masks / "found" / "sub-b.nii.gz")
+    before = json.loads(evaluate("--json", "--labels", "vertebrae").stdout)
+    turn = nib.orientations.ornt_transform(nib.io_orientation(mask.affine), nib.orientations.axcodes2ornt("SLA"))
+    nib.save(mask.as_reoriented(turn), masks / "found" / "sub-b.nii.gz")
+    result = evaluate("--json", "--labels", "vertebrae")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["cases"] == before["cases"]
+
+
+def test_another_grid_is_resampled_where_told(evaluate, masks):
+    """Of half the spacing, and of a smaller field of view: what lies outside of it isn't found."""
+    mask = nib.load(masks / "found" / "sub-b.nii.gz")
+    before = json.loads(evaluate("--json").stdout)
+    halved = nib.affines.from_matvec(mask.affine[:3, :3] / 2, (mask.affine @ [-0.25, -0.25, -0.25, 1])[:3])
+    fine = np.asarray(mask.dataobj).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    save(fine, masks / "found" / "sub-b.nii.gz", halved)
+    result = evaluate("--json")
+    assert result.returncode == 1 and "give --resample" in result.stderr
+    result = evaluate("--json", "--resample")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["cases"] == before["cases"]
+    save(fine[:, :, : fine.shape[2] // 2], masks / "found" / "sub-b.nii.gz", halved)
+    half = json.loads(evaluate("--json", "--resample").stdout)["cases"]
+    assert half[1]["recall"] < 0.8 * before["cases"][1]["recall"]
+    save(fine, masks / "found" / "sub-b.nii.gz", nib.affines.from_matvec(np.eye(3), [1e4, 0, 0]))
+    result = evaluate("--resample")
+    assert result.returncode == 1 and "shares no space" in result.stderr
 
 
 def test_a_binary_mask_is_not_scored_by_vertebra(evaluate, masks):
