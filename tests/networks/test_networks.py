@@ -87,11 +87,11 @@ def test_images_of_a_batch_are_apart_except_with_batch_norm(name):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_bad_shape_names_axis_size_and_divisor(name):
-    with pytest.raises(ValueError, match=r"axis Y .*32×33×64 .*33 voxels.*multiple of (8|16|32)$"):
+    with pytest.raises(ValueError, match=r"axis Y .*32×33×64 .*33 voxels.*multiple of \d+$"):
         build_network(name, 1, 1, (32, 33, 64), **THIN[name])
     network = build_network(name, 1, 1, (32, 32, 32), **THIN[name])
     with pytest.raises(ValueError, match="axis Z"):
-        network(torch.zeros(1, 1, 32, 32, 36))
+        network(torch.zeros(1, 1, 32, 32, 33))
 
 
 def test_unetr_takes_only_the_shape_it_was_built_for():
