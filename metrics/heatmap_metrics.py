@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from metrics.metric import MetricTable, Pair, WhenEmpty
+from metrics.metric import DISTANCE_MM, MetricTable, Pair, WhenEmpty
 from utils.geometry.boxes import Box, mask_box
 from utils.geometry.components import large_components
 
@@ -106,14 +106,7 @@ def spine_in_box(pair: HeatmapPair) -> float:
     return np.count_nonzero(pair.mask[found.slices]) / np.count_nonzero(pair.mask) if found else 0.0
 
 
-@HEATMAP_METRICS.metric(
-    "Box centre error",
-    unit="mm",
-    higher_is_better=False,
-    both_empty=0.0,
-    one_empty=WhenEmpty.GRID_DIAGONAL,
-    is_main=True,
-)
+@HEATMAP_METRICS.metric("Box centre error", **DISTANCE_MM, is_main=True)
 def box_centre_error_mm(pair: HeatmapPair) -> float:
     """Distance between the centres of the predicted and the reference box."""
     found, reference = pair.boxes

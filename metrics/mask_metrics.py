@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from metrics.metric import MetricTable, Pair, WhenEmpty
+from metrics.metric import DISTANCE_MM, MetricTable, Pair, WhenEmpty
 from utils.geometry.boxes import mask_box
 
 
@@ -109,23 +109,19 @@ def volume_difference_ml(pair: MaskPair) -> float:
     return (pair.prediction_vox - pair.reference_vox) * float(np.prod(pair.spacing_mm)) / 1000
 
 
-# A missed or invented object is as far off as the grid allows.
-_distance = {"unit": "mm", "higher_is_better": False, "both_empty": 0.0, "one_empty": WhenEmpty.GRID_DIAGONAL}
-
-
-@MASK_METRICS.metric("HD", **_distance)
+@MASK_METRICS.metric("HD", **DISTANCE_MM)
 def hd_mm(pair: MaskPair) -> float:
     """Largest distance from a point of one surface to the other surface (Hausdorff distance)."""
     return float(pair.all_distances_mm.max())
 
 
-@MASK_METRICS.metric("HD95", **_distance, is_main=True)
+@MASK_METRICS.metric("HD95", **DISTANCE_MM, is_main=True)
 def hd95_mm(pair: MaskPair) -> float:
     """95 % of the points on each surface lie at most this far from the other surface."""
     return float(max(np.percentile(distances_mm, 95) for distances_mm in pair.surface_distances_mm))
 
 
-@MASK_METRICS.metric("Mean surface distance", **_distance)
+@MASK_METRICS.metric("Mean surface distance", **DISTANCE_MM)
 def mean_surface_distance_mm(pair: MaskPair) -> float:
     """Mean distance from the points of each surface to the other surface."""
     return float(pair.all_distances_mm.mean())

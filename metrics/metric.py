@@ -139,6 +139,16 @@ class PairMetric(Metric, Generic[P]):
         return both, one
 
 
+# Facts of a distance between the prediction and its reference: a missed or invented object is as far off as the grid
+# allows.
+DISTANCE_MM: dict[str, Any] = {
+    "unit": "mm",
+    "higher_is_better": False,
+    "both_empty": 0.0,
+    "one_empty": WhenEmpty.GRID_DIAGONAL,
+}
+
+
 class MetricTable(dict[str, PairMetric[P]]):
     """The metrics of one kind of pairs by their names, in the order of the columns.
 

@@ -72,7 +72,7 @@ def heatmap_h5(phantom_root, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dask_scheduler(tmp_path_factory) -> Iterator[str]:
+def dask_scheduler(tmp_path_factory, wait_until) -> Iterator[str]:
     """Address of a Dask scheduler with a worker, processes that run in a folder of their own."""
     distributed = pytest.importorskip("distributed")
     folder = tmp_path_factory.mktemp("dask")
@@ -97,10 +97,10 @@ def dask_scheduler(tmp_path_factory) -> Iterator[str]:
     try:
         start("dask_scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
         start("dask_worker", "--nthreads", "1", "--no-dashboard")
-        deadline = time.monotonic() + 60
-        while not scheduler_file.exists() or not scheduler_file.read_text(encoding="utf-8").endswith("}"):
-            assert time.monotonic() < deadline, (folder / "0.log").read_text(encoding="utf-8")
-            time.sleep(0.05)
+        wait_until(
+            lambda: scheduler_file.exists() and scheduler_file.read_text(encoding="utf-8").endswith("}"),
+            lambda: (folder / "0.log").read_text(encoding="utf-8"),
+        )
         address = json.loads(scheduler_file.read_text(encoding="utf-8"))["address"]
         with distributed.Client(address, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
@@ -128,14 +128,14 @@ class Finished:
     stderr: str
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait_until():
-    """Wait until a condition holds: (condition). Only what never comes takes a minute."""
+    """Wait until a condition holds: (condition, what is told if it doesn't). Only what never comes takes a minute."""
 
-    def wait(condition: Callable[[], bool]) -> None:
+    def wait(condition: Callable[[], bool], told: Callable[[], str] = str) -> None:
         deadline = time.monotonic() + 60
         while not condition():
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, told()
             time.sleep(0.02)
 
     return wait

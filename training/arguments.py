@@ -116,8 +116,8 @@ class TrainingSettings:
     output: Path = RUNS_FOLDER
 
     @property
-    def data_name(self) -> str:
-        """The paths of the data, for messages."""
+    def data_paths(self) -> str:
+        """The paths of the data as text, for messages."""
         return ", ".join(map(str, self.data_path))
 
     @property

@@ -210,7 +210,7 @@ def find_h5(settings: TrainingSettings, task: TrainingTask) -> tuple[Path, ...]:
             f"{files[0]}: is an H5, but other paths of --data_path are yet to be preprocessed; run preprocessing.py on "
             "them, and give the H5 files"
         )
-    print(f"{settings.data_name} is no H5: preprocessing its cases, except those that were written before")
+    print(f"{settings.data_paths} is no H5: preprocessing its cases, except those that were written before")
     h5_path = preprocess(paths, settings.dataset_edition, task.preprocessing())
     print(f"{h5_path} can be passed as --data_path from now on")
     return (h5_path,)

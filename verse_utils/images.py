@@ -121,10 +121,10 @@ def _lacks_spacing(image: Any) -> bool:
 
 def _in_mm(image: Any) -> Any:
     """The image with a grid in mm, whatever unit of space a NIfTI's header tells; ITK reads it so, nibabel doesn't."""
-    header = image.header.copy()
-    factor = _MM_OF_UNIT.get(int(header["xyzt_units"]) & 7) if isinstance(image, nib.Nifti1Pair) else None
+    factor = _MM_OF_UNIT.get(int(image.header["xyzt_units"]) & 7) if isinstance(image, nib.Nifti1Pair) else None
     if factor is None:
         return image
+    header = image.header.copy()
     header["pixdim"][1:4] *= factor
     for name in ("srow_x", "srow_y", "srow_z", "qoffset_x", "qoffset_y", "qoffset_z"):
         header[name] *= factor

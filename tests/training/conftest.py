@@ -1,6 +1,6 @@
 import csv
 import json
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,19 +20,21 @@ def h5_at_3mm(phantom_root, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def without_reports():
-    """In it, runs write no report: () -> context."""
+def with_reports():
+    """In it, runs write reports, or not: (whether they do) -> context."""
 
     @contextmanager
-    def patched():
-        with patch.object(scripts, "write_report", Path), patch.object(tracking, "write_report", Path):
+    def patched(wanted):
+        with ExitStack() as stack:
+            for module in () if wanted else (scripts, tracking):
+                stack.enter_context(patch.object(module, "write_report", Path))
             yield
 
     return patched
 
 
 @pytest.fixture
-def segment(run_script, tmp_path, segmentation_h5, without_reports):
+def segment(run_script, tmp_path, segmentation_h5, with_reports):
     """Train a tiny segmenter: (model_name, arguments …) -> how it ended. Six patches an epoch, from two cases.
 
     The report, which takes longer than all the rest, is left out unless ``report=True``.
@@ -41,7 +43,7 @@ def segment(run_script, tmp_path, segmentation_h5, without_reports):
     def run(name: str, *arguments: object, report: bool = False):
         common = ["--data_path", segmentation_h5, "--model_name", name, "--input_shape", 16, 16, 16, "--epochs", 2]
         common += ["--patches_per_volume", 3, "--bone_share", 1, "--workers", 0, "--model_args", "channels=4,8"]
-        with without_reports() if not report else nullcontext():
+        with with_reports(report):
             return run_script("training/train_segmentation.py", *common, *arguments, cwd=tmp_path)
 
     return run

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ SMALL = ["--model_args", "channels=4,8,16", "--workers", "0"]
 
 
 @pytest.fixture
-def train(run_script, tmp_path, heatmap_h5, segmentation_h5, without_reports):
+def train(run_script, tmp_path, heatmap_h5, segmentation_h5, with_reports):
     """Run a training script in an empty folder: (task, model_name, arguments …) -> completed process.
 
     The report, which takes longer than all the rest, is left out unless ``report=True``.
@@ -35,7 +34,7 @@ def train(run_script, tmp_path, heatmap_h5, segmentation_h5, without_reports):
     ):
         data_path = data_path or {"heatmap": heatmap_h5, "segmentation": segmentation_h5}[task]
         common = ["--data_path", data_path, "--model_name", model_name, "--input_shape", *SHAPES[task], *SMALL]
-        with without_reports() if not report else nullcontext():
+        with with_reports(report):
             return run_script(SCRIPTS[task], *common, *arguments, cwd=tmp_path, process=process)
 
     return run

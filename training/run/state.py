@@ -153,7 +153,7 @@ def check_run_folder(settings: TrainingSettings, data: str | None = None) -> Non
                 f"{run.path}: was made with --{key} {found['settings'][key]}, which can't change to {value}; {remedy}"
             )
     if found is not None and data is not None and found.get("data", data) != data:
-        raise UserError(f"{settings.data_name}: holds other cases than {run.path} was trained on; {remedy}")
+        raise UserError(f"{settings.data_paths}: holds other cases than {run.path} was trained on; {remedy}")
     if settings.test_only:
         return
     if run.best_checkpoint.exists() and not (run.last_checkpoint.exists() or run.previous_checkpoint.exists()):

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from utils.geometry.resampling import nearest_voxel
 from verse_utils.errors import GridError
 from verse_utils.images import OnGrid, check_same_grid
 
@@ -61,9 +62,9 @@ def _nearest(labels: np.ndarray, predicted: OnGrid, reference: OnGrid, paths: tu
     is_shared = False
     for k in range(reference.shape[2]):
         indices = np.vstack([columns, np.full(columns.shape[1], k)])
-        nearest = np.rint(nib.affines.apply_affine(to_predicted, indices.T)).astype(np.int64)
-        inside = ((nearest >= 0) & (nearest < labels.shape)).all(axis=1)
-        found[..., k].flat[inside] = labels[tuple(nearest[inside].T)]
+        nearest = nearest_voxel(nib.affines.apply_affine(to_predicted, indices.T))
+        inside: np.ndarray = ((nearest >= 0) & (nearest < labels.shape)).all(axis=1)
+        found[..., k][inside.reshape(reference.shape[:2])] = labels[tuple(nearest[inside].T)]
         is_shared |= bool(inside.any())
     if not is_shared:
         raise GridError(f"{paths[0]}: shares no space with the reference mask {paths[1]}; give masks of one scan")

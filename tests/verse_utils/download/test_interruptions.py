@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,14 +55,17 @@ def kill(process: subprocess.Popen) -> None:
     process.communicate()
 
 
-def wait_for_size(pattern: str, root: Path, size: int) -> None:
-    deadline = time.monotonic() + 60
-    while sum(path.stat().st_size for path in root.glob(pattern) if path.is_file()) < size:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+@pytest.fixture
+def wait_for_size(wait_until):
+    """Wait until files of a pattern below a folder have so many bytes: (pattern, folder, bytes)."""
+
+    def wait(pattern: str, root: Path, size: int) -> None:
+        wait_until(lambda: sum(path.stat().st_size for path in root.glob(pattern) if path.is_file()) >= size)
+
+    return wait
 
 
-def test_killed_while_downloading(tmp_path, mirror, server, edition, zips, answer, check):
+def test_killed_while_downloading(tmp_path, mirror, server, edition, zips, answer, check, wait_for_size):
     root, path = tmp_path / "verse19", "/mirror/dataset-verse19training.zip"
     server.faults[path] = [answer(stall_at=5000), answer(stall_at=7000)]
     for stop in (5000, 7000):
@@ -88,7 +90,9 @@ def test_killed_while_unpacking(tmp_path, mirror, server, edition, zips, check):
     assert server.served[path] == len(zips["training"]) and server.ranges_of(path) == [None]
 
 
-def test_killed_while_osf_sends_its_zip(tmp_path, server, two_sources, fake_osf, splits, edition, answer, files_below):
+def test_killed_while_osf_sends_its_zip(
+    tmp_path, server, two_sources, fake_osf, splits, edition, answer, files_below, wait_for_size
+):
     osf = fake_osf(splits["training"])
     osf.zip_answer = answer(stall_at=len(osf.zip_bytes) * 2 // 3)
     code = f"""
@@ -135,7 +139,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path, mirror, serv
 
 
 @pytest.mark.parametrize("first_is", ["killed", "finished"])
-def test_two_at_once_take_turns(tmp_path, mirror, server, edition, answer, monkeypatch, first_is, check):
+def test_two_at_once_take_turns(tmp_path, mirror, server, edition, answer, monkeypatch, first_is, check, wait_for_size):
     lines: queue.Queue[str] = queue.Queue()
     monkeypatch.setattr(fetch, "say", lines.put)
     root = tmp_path / "verse19"
