@@ -63,7 +63,7 @@ def _nearest(labels: np.ndarray, predicted: OnGrid, reference: OnGrid, paths: tu
     for k in range(reference.shape[2]):
         indices = np.vstack([columns, np.full(columns.shape[1], k)])
         nearest = nearest_voxel(nib.affines.apply_affine(to_predicted, indices.T))
-        inside: np.ndarray = ((nearest >= 0) & (nearest < labels.shape)).all(axis=1)
+        inside: np.ndarray = np.all((nearest >= 0) & (nearest < labels.shape), axis=1)
         found[..., k][inside.reshape(reference.shape[:2])] = labels[tuple(nearest[inside].T)]
         is_shared |= bool(inside.any())
     if not is_shared:
