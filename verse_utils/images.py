@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from verse_utils.cases import Case
 from verse_utils.errors import FileError, GridError, IntensityError, MaskError
 from verse_utils.labels import T13
 from verse_utils.numberings import NUMBERINGS, UNKNOWN, VERSE, Numbering
+from verse_utils.unpacked import open_unpacked, unpacked_size
 
 # Two grids are one where their corners lie closer than this share of a voxel.
 CORNER_TOLERANCE_VOX = 0.25
@@ -31,6 +30,8 @@ _LEAST_BOX_OF_AXES = 0.2
 
 # How many mm a NIfTI's unit of space is, by its code (metre, micron); the others are mm, or not told and taken for it.
 _MM_OF_UNIT = {1: 1000.0, 3: 0.001}
+
+_NIFTI_CLASSES: tuple[Any, ...] = (nib.Nifti2Image, nib.Nifti1Image)
 
 # Whatever nibabel, numpy and the unpackers raise on a damaged file.
 _READ_ERRORS = (
@@ -73,7 +74,7 @@ def open_image(path: Path) -> nib.Nifti1Image:
     path = Path(path)
     try:
         with _silent(), np.errstate(all="ignore"):  # our line says it, with the file's name
-            image: Any = nib.load(path)  # NIfTI of either version, or another of nibabel's formats
+            image = _load(path)
             lacks_spacing = _lacks_spacing(image)
             image = _in_mm(image)
             shape = image.shape
@@ -99,6 +100,23 @@ def open_image(path: Path) -> nib.Nifti1Image:
     return opened
 
 
+def _load(path: Path) -> Any:
+    """A NIfTI of either version by its content, whatever it is named; another of nibabel's formats by its name."""
+    with open_unpacked(path) as stream:
+        start = stream.read(nib.Nifti2Header.sizeof_hdr)
+    for image_class in _NIFTI_CLASSES:
+        header_class = image_class.header_class
+        block = start[: header_class.sizeof_hdr]
+        is_nifti = header_class.may_contain_header(block)
+        if is_nifti and header_class(block, check=False)["magic"] == header_class.single_magic:
+            with open_unpacked(path) as stream:
+                header = header_class.from_fileobj(stream)
+            files = image_class.make_file_map({"image": str(path)})
+            voxels = nib.arrayproxy.ArrayProxy(path, header)
+            return image_class(voxels, header.get_best_affine(), header, file_map=files)
+    return nib.load(path)
+
+
 @contextmanager
 def _silent() -> Iterator[None]:
     """Keep nibabel from logging what it thinks of a header."""
@@ -114,7 +132,8 @@ def _lacks_spacing(image: Any) -> bool:
     """Whether a NIfTI's grid hangs on a spacing that is stored as 0, which nibabel takes for 1 mm without a word."""
     if not isinstance(image, nib.Nifti1Pair) or image.header["sform_code"] > 0:
         return False
-    with image.file_map["header" if "header" in image.file_map else "image"].get_prepare_fileobj("rb") as file:
+    files: Any = image.file_map
+    with open_unpacked(Path(files["header" if "header" in files else "image"].filename)) as file:
         stored = type(image.header).from_fileobj(file, check=False)
     return not (stored["pixdim"][1:4] > 0).all()
 
@@ -148,31 +167,16 @@ def _check_size(image: Any, path: Path) -> None:
     if not isinstance(image, nib.Nifti1Pair) or not isinstance(voxels, nib.arrayproxy.ArrayProxy):
         return
     claimed = voxels.offset + int(np.prod(voxels.shape, dtype=object)) * voxels.dtype.itemsize
-    name = str(voxels.file_like)
     try:
-        held = _unpacked_size(name, claimed) if name.lower().endswith(".gz") else os.stat(name).st_size
+        held = unpacked_size(Path(voxels.file_like), claimed)
     except _READ_ERRORS as error:
         raise FileError(f"{path}: voxels can't be read ({_reason(error)}); fetch the file again") from None
-    if held != claimed and os.path.splitext(name)[1].lower() in (".gz", ".nii", ".img"):
+    if held != claimed:
         holds = f"holds more than {claimed}" if held > claimed else f"holds {held}"
         raise FileError(
             f"{path}: voxels can't be read (its header claims {claimed} bytes for {voxels.shape} {voxels.dtype}, "
             f"the file {holds}); fetch the file again"
         )
-
-
-def _unpacked_size(name: str, claimed: int) -> int:
-    """Bytes in a gzip file, counted no further than to more than were claimed."""
-    with open(name, "rb") as file:
-        file.seek(-4, os.SEEK_END)
-        (told,) = struct.unpack("<I", file.read())  # by the last member, modulo 4 GiB (RFC 1952, 2.3.1)
-    if told == claimed:
-        return claimed
-    held = 0
-    with gzip.open(name) as stream:
-        while held <= claimed and (block := stream.read(1 << 20)):
-            held += len(block)
-    return held
 
 
 def lacks_orientation(image: Any) -> bool:
@@ -388,7 +392,7 @@ def stored_slabs(
     stop = size if stop is None else stop
     try:
         # One open stream for the pass: a gzip stream that is reopened is unpacked from its beginning again.
-        with nib.openers.ImageOpener(voxels.file_like) as stream:
+        with open_unpacked(Path(voxels.file_like)) as stream:
             stored = nib.arrayproxy.ArrayProxy(stream, layout, mmap=False)
             for first in range(start, stop, thickness):
                 with np.errstate(all="ignore"):  # a slope without sense

@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import tracemalloc
 from dataclasses import replace
@@ -60,6 +61,22 @@ def test_units_of_length_are_read_as_itk_reads_them(tmp_path, unit, mm, qform, s
         for corner in ((0, 0, 0), (3, 0, 0), (0, 4, 5)):
             place_mm = np.multiply(itk.TransformIndexToPhysicalPoint(corner), (-1, -1, 1))
             np.testing.assert_allclose(nib.affines.apply_affine(image.affine, corner), place_mm, atol=1e-3)
+
+
+@pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize(
+    ("name", "pack"), [("ct.nii.gz", bytes), ("ct.nii", gzip.compress), ("ct", gzip.compress), ("ct.nii", bz2.compress)]
+)
+def test_what_a_file_holds_counts_not_its_name(tmp_path, image_class, name, pack):
+    whole = image_class(CT, np.diag([0.8, 0.7, 2.5, 1])).to_bytes()
+    for file_name, content in ((name, whole), (f"cut_{name}", whole[:-9])):
+        (tmp_path / file_name).write_bytes(pack(content))
+    image = open_image(tmp_path / name)
+    (slab,) = stored_slabs(image, tmp_path / name)
+    np.testing.assert_array_equal(slab[1], CT)
+    np.testing.assert_allclose(nib.affines.voxel_sizes(image.affine), [0.8, 0.7, 2.5])
+    with pytest.raises(FileError, match=rf"claims {len(whole)} bytes .*, the file holds {len(whole) - 9}\)"):
+        open_image(tmp_path / f"cut_{name}")
 
 
 def test_sacrum_and_coccyx_are_background(tmp_path):
