@@ -27,7 +27,7 @@ from prediction.options import POSTPROCESSING, Options
 from utils.constants import SEGMENTATION_SPACING_MM
 from utils.files.run_folder import RUNS_FOLDER
 from utils.misc import OneLineParser, command, write_csv, write_json
-from verse_utils.errors import UserError
+from verse_utils.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -312,7 +312,9 @@ def main() -> None:
 
     sources = find_scans(arguments.input, arguments.series)
     if all(source.error for source in sources):
-        raise UserError("\nerror: ".join(source.error for source in sources))
+        for source in sources[:-1]:
+            print(f"error: {one_line(source.error)}", file=sys.stderr)
+        raise UserError(sources[-1].error)
     if arguments.scheduler:  # workers run in other folders
         sources = [source.resolved() for source in sources]
         arguments.workers = 1  # of each of its processes
@@ -323,7 +325,7 @@ def main() -> None:
     for row in run_all(partial(process, job=job), sources, job.workers, arguments.scheduler):
         rows.append(row)
         if "error" in row:
-            print(f"error: {row['error']}", file=sys.stderr, flush=True)
+            print(f"error: {one_line(row['error'])}", file=sys.stderr, flush=True)
     order = [source.name for source in sources]
     rows.sort(key=lambda row: order.index(row["name"]))
     if arguments.json:

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 from verse_utils.errors import UserError
+from verse_utils.files.walk import files_below
 
-_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+_ENDING = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
 # What VerSe and others append to a case's name: sub-verse008_ct.nii.gz, sub-verse008_seg-vert_msk.nii.gz.
-_ROLE = re.compile(r"(_(ct|image|img|0000|seg-vert_msk|seg|msk|mask|label|vertebrae))+$", re.IGNORECASE)
-_NO_MASK = re.compile(r"_(ct|image|img|0000|probabilities)$", re.IGNORECASE)
+_ROLE = re.compile(r"(_(ct|image|img|0000|seg-vert_msk|seg|msk|mask|label|vertebrae))+\Z", re.IGNORECASE)
+_NO_MASK = re.compile(r"_(ct|image|img|0000|probabilities)\Z", re.IGNORECASE)
 
 
 def find_reference_mask(path: Path, folder: Path) -> Path:
@@ -32,8 +33,8 @@ def find_reference_mask(path: Path, folder: Path) -> Path:
 
 
 def find_masks(folder: Path) -> list[Path]:
-    """NIfTI files in a folder, at any depth, that aren't named as images or probabilities; sorted."""
-    paths = [path for path in sorted(folder.rglob("[!.]*")) if _ENDING.search(path.name)]
+    """NIfTI files in a folder, as ``walk`` finds them, that aren't named as images or probabilities; sorted."""
+    paths = [path for path in sorted(files_below(folder)) if _ENDING.search(path.name)]
     return [path for path in paths if not _NO_MASK.search(_ENDING.sub("", path.name))]
 
 

@@ -17,7 +17,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
-from verse_utils.errors import UserError
+from verse_utils.errors import UserError, one_line
 
 
 class Stopped(Exception):  # noqa: N818  what happened is no error
@@ -61,7 +61,7 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         except UserError as error:
             # A DataLoader passes an error of its workers on with their traceback before it.
             line = re.sub(r"(?s)^.*^verse_utils\.errors\.\w+: ", "", str(error).strip(), flags=re.MULTILINE)
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {one_line(line)}", file=sys.stderr)
             sys.exit(2)
         except (KeyboardInterrupt, Stopped) as stop:
             where = f" {stop.where}" if isinstance(stop, Stopped) and stop.where else ""
@@ -75,7 +75,7 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
 def parse_bool(text: str) -> bool:
@@ -137,7 +137,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows under the names of all their values, whole or not at all. Raises UserError where that fails."""
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)

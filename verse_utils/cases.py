@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections import defaultdict
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from verse_utils.editions import EXPECTED_COUNTS
 from verse_utils.errors import UserError
+from verse_utils.files.walk import walk
 from verse_utils.labels import ANATOMICAL_ORDER
 from verse_utils.names import CENTROIDS, CT, MASK, SPLITS, FileName, parse_dataset_folder, parse_file_name
 from verse_utils.numberings import VERSE, Numbering, vertebra_label
@@ -177,17 +177,15 @@ def _find_files(root: Path, edition: int) -> tuple[dict[str, list[_Found]], set[
     """All VerSe files below ``root`` by kind (ct, mask, centroids), and the other editions met."""
     found: dict[str, list[_Found]] = defaultdict(list)
     other_editions: set[int] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        # Hidden folders hold what is not finished, such as a download.
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for file in sorted(files):
+    for folder, _, files in walk(root):
+        for file in files:
             name = parse_file_name(file)
             if name is None:
                 continue
-            dataset = parse_dataset_folder(Path(folder))
+            dataset = parse_dataset_folder(folder)
             if dataset is None:
                 raise UserError(
-                    f"{Path(folder) / file}: no folder above it tells the split; "
+                    f"{folder / file}: no folder above it tells the split; "
                     "put it below a folder named like dataset-verse19training"
                 )
             split, found_edition = dataset
@@ -195,7 +193,7 @@ def _find_files(root: Path, edition: int) -> tuple[dict[str, list[_Found]], set[
                 other_editions.add(found_edition)
                 continue
             kind = "centroids" if name.kind in CENTROIDS else name.kind
-            found[kind].append(_Found(Path(folder) / file, name, split, found_edition))
+            found[kind].append(_Found(folder / file, name, split, found_edition))
     return found, other_editions
 
 

@@ -15,7 +15,8 @@ from pkgutil import iter_modules
 from verse_utils import layouts
 from verse_utils.cases import DATA_SET, Case, Chosen, find_cases
 from verse_utils.editions import Edition, as_editions
-from verse_utils.errors import UserError
+from verse_utils.errors import UserError, one_line
+from verse_utils.files.walk import walk
 from verse_utils.layouts import NO_SPLIT, Layout
 from verse_utils.names import SPLITS, parse_file_name
 from verse_utils.splits import Member, join, split_patients
@@ -104,14 +105,13 @@ def _find_layouts(root: Path) -> tuple[list[tuple[Layout, Path]], Path | None]:
         return [(layout, root) for layout in known_layouts() if layout.is_at(root, (), ())], None
     found: list[tuple[Layout, Path]] = []
     verse_path = None
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        here = next((layout for layout in known_layouts() if layout.is_at(Path(folder), subfolders, files)), None)
+    for folder, subfolders, files in walk(root):
+        here = next((layout for layout in known_layouts() if layout.is_at(folder, subfolders, files)), None)
         if here:
-            found.append((here, Path(folder)))
+            found.append((here, folder))
             subfolders.clear()
         elif verse_path is None:
-            verse_path = next((Path(folder) / file for file in files if parse_file_name(file)), None)
+            verse_path = next((folder / file for file in files if parse_file_name(file)), None)
     return found, verse_path
 
 
@@ -156,7 +156,7 @@ def _file_identity(path: Path) -> Hashable:
 
 def name_of(place: Path) -> str:
     """The name of data, in the name of its H5 and before ids that another data set has; a link's is its own."""
-    return os.path.basename(os.path.abspath(place)).removesuffix(".csv")
+    return one_line(os.path.basename(os.path.abspath(place)).removesuffix(".csv"))
 
 
 def is_verse(data_set: str) -> bool:

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from typing import ClassVar
+from unicodedata import category
+
+# Unicode's categories of control characters, of parts of characters, and of ends of lines and paragraphs.
+_UNSHOWN = {"Cc", "Cs", "Zl", "Zp"}
+
+
+def one_line(text: object) -> str:
+    """Text with escapes for line breaks and for what can't be shown, such as undecodable bytes of a file's name."""
+    return "".join(repr(char)[1:-1] if category(char) in _UNSHOWN else char for char in str(text))
 
 
 class UserError(Exception):

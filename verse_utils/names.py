@@ -27,21 +27,21 @@ _FILE_NAME = re.compile(
     r"(?:_split-(?P<split>[A-Za-z0-9]+))?"
     r"(?:_dir-(?P<direction>ax|sag|iso|cor))?"
     rf"_(?P<kind>{CT}|{MASK}|{'|'.join(CENTROIDS)})"
-    r"\.(?P<extension>nii\.gz|nii|json)$"
+    r"\.(?P<extension>nii\.gz|nii|json)\Z"
 )
 
 _MICCAI_FILE_NAME = re.compile(
     r"^(?P<subject>(?:verse|gl)\d+)"
     r"(?:[_-](?P<split>(?:verse|gl)\d+))?"
     r"(?:_CT[_-](?P<direction>ax|sag|iso|cor))?"
-    r"(?:_(?P<mask>seg)\.nii(?:\.gz)?|[_-](?P<centroids>(?:iso-)?ctd)\.json|\.nii(?:\.gz)?)$",
+    r"(?:_(?P<mask>seg)\.nii(?:\.gz)?|[_-](?P<centroids>(?:iso-)?ctd)\.json|\.nii(?:\.gz)?)\Z",
     re.IGNORECASE,
 )
 
 # dataset-verse19training, dataset-02validation, 01_training, verse20test, training, "dataset-03test (1)"
 _DATASET_FOLDER = re.compile(
     r"^(?:dataset[-_ ]?)?(?:verse(?P<edition>19|20)|(?P<number>0[1-3]))?[-_ ]?"
-    r"(?P<split>training|validation|test)(?:[-_ ]?(?:copy|\(\d+\)))?$",
+    r"(?P<split>training|validation|test)(?:[-_ ]?(?:copy|\(\d+\)))?\Z",
     re.IGNORECASE,
 )
 

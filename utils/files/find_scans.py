@@ -12,15 +12,16 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from utils.files.dicom.files import DicomFile, may_be_dicom
-from utils.files.dicom.find import FoundSeries, files_below, files_in_archive, find_series
+from utils.files.dicom.find import FoundSeries, files_in_archive, find_series
 from utils.files.dicom.headers import has_several_frames
-from verse_utils.errors import UserError
+from verse_utils.errors import UserError, one_line
+from verse_utils.files.walk import files_below
 
 WHAT_TO_GIVE = "give NIfTI files (.nii, .nii.gz), folders of them or folders of DICOM slices"
-_NIFTI_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+_NIFTI_ENDING = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
 # Names of masks and of this project's results, which lie beside scans.
 _MASK_NAME = re.compile(
-    r"_(msk|mask|seg|label|labels|vertebrae|vertebrae_slices|probabilities)\.nii(\.gz)?$", re.IGNORECASE
+    r"_(msk|mask|seg|label|labels|vertebrae|vertebrae_slices|probabilities)\.nii(\.gz)?\Z", re.IGNORECASE
 )
 
 
@@ -177,13 +178,13 @@ def is_dicom(path: Path) -> bool:
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each path; like names get up to three parent folders in front, then ``_2``."""
+    """A name for each path, in one line; like names get up to three parent folders in front, then ``_2``."""
     parts = {path: _NIFTI_ENDING.sub("", os.path.abspath(path)).split(os.sep) for path in paths}
     name_of = {path: own[-1] for path, own in parts.items()}
     for parents in (1, 2, 3):
         counts = Counter(name_of.values())
         name_of |= {path: "_".join(parts[path][-1 - parents :]) for path, name in name_of.items() if counts[name] > 1}
-    names = [name_of[path] for path in paths]
+    names = [one_line(name_of[path]) for path in paths]
     for position in range(len(names)):
         while names[position] in names[:position]:
             names[position] += "_2"

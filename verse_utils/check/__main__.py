@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from verse_utils.check.findings import KINDS, CaseReport, lines_of
-from verse_utils.errors import UserError
+from verse_utils.errors import UserError, one_line
 from verse_utils.names import SPLITS
 
 
@@ -80,11 +80,11 @@ def run() -> int:
 
 def main() -> None:
     """Run the command: an error of the user is one line."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {one_line(message)}", file=sys.stderr)
     try:
         sys.exit(run())
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from verse_utils.errors import UserError
+from verse_utils.errors import UserError, one_line
 
 # Columns of the table, in the order in which a case is checked.
 KINDS = ("pairing", "file", "grid", "intensities", "mask", "levels", "centroids", "duplicates", "other")
@@ -60,11 +60,11 @@ class CaseReport:
 
     def fault(self, kind: str, reason: str) -> None:
         """Add a reason why the case can't be used."""
-        self.findings.append(Finding(kind, reason, is_fault=True))
+        self.findings.append(Finding(kind, one_line(reason), is_fault=True))
 
     def remark(self, kind: str, reason: str) -> None:
         """Add what is worth a look."""
-        self.findings.append(Finding(kind, reason, is_fault=False))
+        self.findings.append(Finding(kind, one_line(reason), is_fault=False))
 
     @contextmanager
     def catching(self) -> Iterator[None]:

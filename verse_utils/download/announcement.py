@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verse_utils.cases import LICENCE
-from verse_utils.download.disk import free_bytes, in_units, used_bytes
 from verse_utils.download.progress import say
 from verse_utils.download.sources import MIRROR, sources
 from verse_utils.errors import UserError
+from verse_utils.files.disk import free_bytes, in_units, used_bytes
 from verse_utils.names import SPLITS
 
 # Bytes of all three splits, as VerSe's users report them.

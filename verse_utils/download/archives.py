@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
 
-from verse_utils.download.disk import in_units, require_free
 from verse_utils.download.progress import Progress
 from verse_utils.errors import BadArchiveError
+from verse_utils.files.disk import in_units, require_free
 
 # VerSe's largest zip has under a thousand members and some 13 GB, and its scans are compressed before they are zipped.
 MOST_MEMBERS = 20_000

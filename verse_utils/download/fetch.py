@@ -16,6 +16,7 @@ from verse_utils.download.checksums import FILE_NAME, Checksums
 from verse_utils.download.progress import say
 from verse_utils.download.sources import dataset_name, sources
 from verse_utils.errors import BadArchiveError, SourceError, UserError
+from verse_utils.files.walk import walk
 from verse_utils.names import CT, SPLITS, parse_dataset_folder, parse_file_name
 
 WORK_FOLDER = ".download"  # below the data folder; what has come in part, and the lock
@@ -114,11 +115,10 @@ def _fetch_split(root: Path, work: Path, edition: int, split: str) -> None:
 def _missing(root: Path, editions: Sequence[int]) -> list[tuple[int, str]]:
     """Edition and split of what no CT is found of."""
     found = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    for folder, _, files in walk(root):
         names = map(parse_file_name, files)
         if any(name is not None and name.kind == CT for name in names):
-            found.add(parse_dataset_folder(Path(folder).absolute()))
+            found.add(parse_dataset_folder(folder.absolute()))
     there: set[tuple[int, str]] = set()
     for split, its_edition in filter(None, found):  # a folder that doesn't tell its edition counts for each
         there |= {(edition, split) for edition in ([its_edition] if its_edition else editions)}
@@ -138,11 +138,9 @@ def _is_begun(root: Path, edition: int) -> bool:
 
 def _is_empty(root: Path) -> bool:
     """Whether there is nothing below a folder but folders, hidden files and the checksums of downloads."""
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != "lost+found"]
-        if any(os.path.islink(os.path.join(folder, name)) for name in subfolders):  # which leads to more
-            return False
-        if any(not name.startswith(".") and name != FILE_NAME for name in files):
+    for folder, subfolders, files in walk(root):
+        subfolders[:] = [name for name in subfolders if name != "lost+found"]
+        if set(files) - {FILE_NAME} or any((folder / name).is_symlink() for name in subfolders):  # which leads to more
             return False
     return True
 

@@ -16,11 +16,11 @@ from stream_unzip import UnzipError, stream_unzip
 
 from verse_utils.download.archives import require_scan, require_size, safe_path
 from verse_utils.download.checksums import Checksums
-from verse_utils.download.disk import require_free
 from verse_utils.download.osf_listing import ListedFile, OsfListing
 from verse_utils.download.progress import Progress, say
 from verse_utils.download.transfer import Attempts, Client, blocks
 from verse_utils.errors import BadArchiveError, InterruptedTransferError, SourceError
+from verse_utils.files.disk import require_free
 
 _TOKEN = "OSF_TOKEN"
 _ADVICE = f"; with a token of osf.io in {_TOKEN}, OSF allows 10,000 requests a day in place of 100 an hour"

@@ -7,12 +7,14 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
+from verse_utils.errors import one_line
+
 _LOG_EVERY_S = 60.0
 
 
 def say(message: str) -> None:
     """Print a line on standard error, above a progress bar if there is one."""
-    tqdm.write(message, file=sys.stderr)
+    tqdm.write(one_line(message), file=sys.stderr)
 
 
 class _Lines:

@@ -17,9 +17,9 @@ import requests
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, InvalidHeader, MaxRetryError, NewConnectionError
 from urllib3.util import Retry
 
-from verse_utils.download.disk import require_free
 from verse_utils.download.progress import Progress, say
 from verse_utils.errors import InterruptedTransferError, SourceError
+from verse_utils.files.disk import require_free
 
 # Seconds between attempts: 0, 2, 4, 8, 16, unless the server names a time.
 _RETRIES = Retry(total=5, backoff_factor=1.0, status_forcelist=(408, 425, 429, 500, 502, 503, 504))

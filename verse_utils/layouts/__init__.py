@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verse_utils.cases import Case, Chosen
+from verse_utils.errors import one_line
 
 # A case whose data set tells no split; the catalogue draws one for its patient.
 NO_SPLIT = ""
@@ -46,14 +47,18 @@ def pair(images: Mapping[str, Path], masks: Mapping[str, Path], chosen: Chosen) 
     """The ids, sorted, that have an image and a mask; where the id is the patient.
 
     Raises:
-        UserError: an id that is not left out has only one of them; all are named.
+        UserError: an id that is not left out has only one of them, or holds line breaks or undecodable bytes; all are
+            named.
     """
     problems: dict[str, str] = {}
     pairs = []
     for name in sorted({*images, *masks}):
         if chosen.leaves_out(name, name) or name in chosen.problems:
             continue
-        if name not in masks:
+        if one_line(name) != name:
+            path = images.get(name) or masks[name]
+            problems[one_line(name)] = f"{path}: its name can't be shown, so it can't be a case's; rename it"
+        elif name not in masks:
             problems[name] = f"{images[name]}: no mask of this id"
         elif name not in images:
             problems[name] = f"{masks[name]}: a mask without its CT"

@@ -9,13 +9,13 @@ validation and test, as the copy does. Vertebrae that the scan's end cuts are an
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from verse_utils.cases import Case, Chosen
 from verse_utils.errors import UserError
+from verse_utils.files.walk import files_below
 from verse_utils.layouts import NO_SPLIT, Layout, pair, stem
 
 _SPLIT_FILE = "data_split.txt"
@@ -30,7 +30,7 @@ def _is_at(folder: Path, subfolders: Sequence[str], files: Sequence[str]) -> boo
 
 
 def _has_masks(folder: Path, names: set[str]) -> bool:
-    return any(next((folder / name).rglob("*_seg.nii*"), None) for name in names & _MASK_FOLDERS)
+    return any("_seg.nii" in path.name for name in names & _MASK_FOLDERS for path in files_below(folder / name))
 
 
 def _read(folder: Path, chosen: Chosen) -> list[Case]:
@@ -38,18 +38,16 @@ def _read(folder: Path, chosen: Chosen) -> list[Case]:
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     problems: dict[str, str] = {}
-    for below, subfolders, files in os.walk(folder, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for path in (Path(below) / file for file in sorted(files)):
-            name = stem(path)
-            if name is None:
-                continue
-            in_labels = bool(_MASK_FOLDERS & set(path.relative_to(folder).parts))
-            kind = masks if name.endswith("_seg") or in_labels else images
-            name = name.removesuffix("_seg")
-            if name in kind and not chosen.leaves_out(name, name):
-                problems[name] = f"{path}: of the same id as {kind[name]}"
-            kind[name] = path
+    for path in files_below(folder):
+        name = stem(path)
+        if name is None:
+            continue
+        in_labels = bool(_MASK_FOLDERS & set(path.relative_to(folder).parts))
+        kind = masks if name.endswith("_seg") or in_labels else images
+        name = name.removesuffix("_seg")
+        if name in kind and not chosen.leaves_out(name, name):
+            problems[name] = f"{path}: of the same id as {kind[name]}"
+        kind[name] = path
     chosen.tell(problems)
     return [
         Case(

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from verse_utils.cases import Case, Chosen
-from verse_utils.errors import UserError
+from verse_utils.errors import UserError, one_line
 from verse_utils.layouts import NO_SPLIT, Layout, pair, stem
 from verse_utils.numberings import Numbering, vertebra_label
 
 _ANY_VERTEBRA = re.compile(r"(vertebra(e|l.*)?|spine|foreground)", re.IGNORECASE)
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
 
 
 def _is_at(folder: Path, subfolders: Sequence[str], files: Sequence[str]) -> bool:
@@ -48,7 +48,7 @@ def _read(folder: Path, chosen: Chosen) -> list[Case]:
         masks = {name: file for file in sorted((folder / f"labels{part}").iterdir()) if (name := stem(file))}
         for name in pair(images, masks, chosen):
             split = splits.get(name, default) if part == "Tr" else default
-            data_set = f"nnU-Net {folder.name}"
+            data_set = f"nnU-Net {one_line(folder.name)}"
             cases.append(Case(name, name, split, images[name], masks[name], None, numbering, data_set, licence))
     return cases
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verse_utils.cases import Case, Chosen
-from verse_utils.errors import UserError
+from verse_utils.errors import UserError, one_line
 from verse_utils.layouts import NO_SPLIT, Layout, stem
 from verse_utils.numberings import NUMBERINGS, VERSE
 
@@ -28,8 +28,8 @@ _SPLITS = {
     **dict.fromkeys(("validation", "val", "valid"), "validation"),
     "test": "test",
 }
-_ROLE = re.compile(r"_(ct|image|img|0000)$", re.IGNORECASE)
-_NO_NAME = re.compile(r"[/\\\0]|^\.*$")
+_ROLE = re.compile(r"_(ct|image|img|0000)\Z", re.IGNORECASE)
+_NO_NAME = re.compile(r"[/\\\0]|^\.*\Z")
 
 
 def _is_at(folder: Path, subfolders: Sequence[str], files: Sequence[str]) -> bool:
@@ -93,7 +93,7 @@ def _read_row(path: Path, row: dict[str, str]) -> Case:
         raise UserError(f"labels {labels!r} are none of {', '.join(NUMBERINGS)}")
     image = path.parent / row["image"]
     case_id = row.get("case") or _ROLE.sub("", stem(image) or "")
-    if _NO_NAME.search(case_id):
+    if _NO_NAME.search(case_id) or one_line(case_id) != case_id:
         raise UserError(f"{image}: no NIfTI file (.nii, .nii.gz), or no name for a case; name it by a column case")
     return Case(
         case_id,
@@ -103,7 +103,7 @@ def _read_row(path: Path, row: dict[str, str]) -> Case:
         path.parent / row["mask"],
         path.parent / row["centroids"] if row.get("centroids") else None,
         NUMBERINGS[labels],
-        row.get("data_set") or path.stem,
+        row.get("data_set") or one_line(path.stem),
         row.get("licence") or "not stated",
     )
 

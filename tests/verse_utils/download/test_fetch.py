@@ -228,7 +228,7 @@ def test_a_zip_that_was_assembled_wrongly_is_fetched_anew(
 
 
 def test_too_little_room_is_said_before_the_first_byte(tmp_path, mirror, server, monkeypatch):
-    monkeypatch.setattr("verse_utils.download.disk.free_bytes", lambda path: 4000)
+    monkeypatch.setattr("verse_utils.files.disk.free_bytes", lambda path: 4000)
     with pytest.raises(
         UserError, match=r"dataset-verse19training.zip with what is in it takes .* kB, and 4.0 kB are free"
     ):

@@ -6,7 +6,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,17 +32,6 @@ class FoundSeries(NamedTuple):
     files: tuple[DicomFile, ...]
     remarks: tuple[str, ...]
     error: str = ""
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """The files in a folder at any depth, sorted, without hidden ones; links are followed, but in no circle."""
-    seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        if real not in seen:
-            seen.add(real)
-            yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def files_in_archive(path: Path) -> list[DicomFile]:

@@ -1,0 +1,1 @@
+"""Folders, room on disks, and locks: what all that reads or writes data has in common."""
