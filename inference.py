@@ -214,7 +214,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add(
-        "--input", nargs="+", required=True, metavar="SCAN", help="NIfTI, DICOM folders or ZIPs, folders of them, globs"
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="SCAN",
+        help="images, DICOM folders, folders or ZIPs of them, globs",
     )
     add("--series", metavar="NAME", help="UID or description of the DICOM series to take, where there are several")
     add("--resample_series", action="store_true", help="put DICOM slices of uneven spacing on an even grid")

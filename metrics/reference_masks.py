@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from utils.files.find_scans import IMAGE_ENDING
 from verse_utils.errors import UserError
 from verse_utils.files.walk import files_below
 
@@ -40,4 +41,4 @@ def find_masks(folder: Path) -> list[Path]:
 
 def case_name(path: Path) -> str:
     """A file's name without the endings that say what it holds: sub-verse008 of sub-verse008_ct_vertebrae.nii.gz."""
-    return _ROLE.sub("", _ENDING.sub("", path.name))
+    return _ROLE.sub("", IMAGE_ENDING.sub("", path.name))

@@ -15,9 +15,9 @@ import numpy as np
 
 from verse_utils.cases import Case
 from verse_utils.errors import FileError, GridError, IntensityError, MaskError
+from verse_utils.files.unpacked import open_unpacked, unpacked_size
 from verse_utils.labels import T13
 from verse_utils.numberings import NUMBERINGS, UNKNOWN, VERSE, Numbering
-from verse_utils.unpacked import open_unpacked, unpacked_size
 
 # Two grids are one where their corners lie closer than this share of a voxel.
 CORNER_TOLERANCE_VOX = 0.25
@@ -64,14 +64,19 @@ class CaseImages:
     affine: np.ndarray
 
 
-def open_image(path: Path) -> nib.Nifti1Image:
+def open_image(path: Path, shown: Path | None = None) -> nib.Nifti1Image:
     """Open a 3D NIfTI file without reading its voxels; further axes of length 1 are dropped.
+
+    Args:
+        path: of the file.
+        shown: named in errors, if not the path.
 
     Raises:
         FileError: not an image, not 3D, colour, an axis of no length, or more or fewer voxels than the header claims.
         GridError: a grid that is no grid.
     """
     path = Path(path)
+    shown = shown or path
     try:
         with _silent(), np.errstate(all="ignore"):  # our line says it, with the file's name
             image = _load(path)
@@ -85,17 +90,17 @@ def open_image(path: Path) -> nib.Nifti1Image:
                 image = type(image)(voxels, image.affine, image.header)
             dtype, affine = image.get_data_dtype(), image.affine
     except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
+        raise FileError(f"{shown}: no such file") from None
     except _READ_ERRORS as error:
-        raise FileError(f"{path}: can't be read as an image ({_reason(error)}); fetch the file again") from None
+        raise FileError(f"{shown}: can't be read as an image ({_reason(error)}); fetch the file again") from None
     if len(shape) != 3:
-        raise FileError(f"{path}: has {len(shape)} axes {shape}, not 3; give a single volume")
+        raise FileError(f"{shown}: has {len(shape)} axes {shape}, not 3; give a single volume")
     if min(shape) < 1:
-        raise FileError(f"{path}: has no voxels (shape {shape}); fetch the file again")
+        raise FileError(f"{shown}: has no voxels (shape {shape}); fetch the file again")
     if dtype.fields is not None or dtype.kind == "c":
-        raise FileError(f"{path}: voxels are {dtype}, not numbers in HU; give a greyscale CT")
-    _check_affine(affine, path, lacks_spacing)
-    _check_size(image, path)
+        raise FileError(f"{shown}: voxels are {dtype}, not numbers in HU; give a greyscale CT")
+    check_affine(affine, shown, lacks_spacing)
+    _check_size(image, shown)
     opened: nib.Nifti1Image = image
     return opened
 
@@ -151,7 +156,7 @@ def _in_mm(image: Any) -> Any:
     return type(image)(image.dataobj, header.get_best_affine(), header)
 
 
-def _check_affine(affine: np.ndarray, path: Path, lacks_spacing: bool) -> None:
+def check_affine(affine: np.ndarray, path: Path, lacks_spacing: bool = False) -> None:
     """Raise GridError unless an affine (4, 4) gives three axes in space."""
     axes = affine[:3, :3]
     lengths = np.linalg.norm(axes, axis=0) if np.isfinite(affine).all() else np.zeros(3)
@@ -162,9 +167,9 @@ def _check_affine(affine: np.ndarray, path: Path, lacks_spacing: bool) -> None:
 
 
 def _check_size(image: Any, path: Path) -> None:
-    """Raise FileError unless a NIfTI holds as many bytes as its header claims, before memory is taken for them."""
+    """Raise FileError unless a file holds as many bytes as its header claims, before memory is taken for them."""
     voxels = image.dataobj
-    if not isinstance(image, nib.Nifti1Pair) or not isinstance(voxels, nib.arrayproxy.ArrayProxy):
+    if not isinstance(image, nib.analyze.AnalyzeImage) or not isinstance(voxels, nib.arrayproxy.ArrayProxy):
         return
     claimed = voxels.offset + int(np.prod(voxels.shape, dtype=object)) * voxels.dtype.itemsize
     try:

@@ -1,4 +1,4 @@
-"""Find the scans that a user means: NIfTI files and DICOM series. Opens no image."""
+"""Find the scans that a user means: image files and DICOM series. Opens no image."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from utils.files.dicom.headers import has_several_frames
 from verse_utils.errors import UserError, one_line
 from verse_utils.files.walk import files_below
 
-WHAT_TO_GIVE = "give NIfTI files (.nii, .nii.gz), folders of them or folders of DICOM slices"
-_NIFTI_ENDING = re.compile(r"\.nii(\.gz)?\Z", re.IGNORECASE)
+WHAT_TO_GIVE = "give NIfTI (.nii, .nii.gz), NRRD, MHA, MHD or Analyze files, folders of them or of DICOM slices"
+IMAGE_ENDING = re.compile(r"\.(nii(\.gz)?|nrrd|nhdr|mha|mhd|hdr(\.gz)?)\Z", re.IGNORECASE)
+# Of the files of voxels that a header names.
+_VOXELS_ENDING = re.compile(r"\.(z?raw|img)(\.gz)?\Z", re.IGNORECASE)
+_HEADER_ENDINGS = (".mhd", ".nhdr", ".hdr", ".hdr.gz", ".HDR")
 # Names of masks and of this project's results, which lie beside scans.
 _MASK_NAME = re.compile(
-    r"_(msk|mask|seg|label|labels|vertebrae|vertebrae_slices|probabilities)\.nii(\.gz)?\Z", re.IGNORECASE
+    rf"[_.](msk|mask|seg|label|labels|vertebrae|vertebrae_slices|probabilities)(?={IMAGE_ENDING.pattern})",
+    re.IGNORECASE,
 )
 
 
@@ -30,9 +34,11 @@ class ScanSource:
     """Where a scan lies, and the name of its output.
 
     Attributes:
-        path: a NIfTI file; of DICOM, the folder or archive of a series, or its one file.
+        path: an image file, in an archive as if that were a folder; of DICOM, the folder or archive of a series, or
+            its one file.
         name: without ending.
         files: of a DICOM series.
+        member: of an image in an archive, the file there.
         remarks: what should be known of how it was found, a line each.
         error: why there is no scan; "" where there may be one.
     """
@@ -42,20 +48,22 @@ class ScanSource:
     files: tuple[DicomFile, ...] = ()
     remarks: tuple[str, ...] = ()
     error: str = ""
+    member: DicomFile | None = None
 
     def resolved(self) -> ScanSource:
         """The same with paths that hold in any working folder."""
         files = tuple(replace(file, path=file.path.resolve()) for file in self.files)
-        return replace(self, path=self.path.resolve(), files=files)
+        member = self.member and replace(self.member, path=self.member.path.resolve())
+        return replace(self, path=self.path.resolve(), files=files, member=member)
 
 
 def find_scans(inputs: Sequence[str], series: str | None = None) -> list[ScanSource]:
     """Find the scans that a user means, in order, without duplicates, with distinct names. Of DICOM, headers are read.
 
     Args:
-        inputs: NIfTI files, folders of them, folders of DICOM slices at any depth (a slice stands for its folder, a
-            DICOMDIR for all below its folder), ZIP archives of DICOM, or glob patterns. Any other file that is named is
-            taken too, and refused by ``open_scan``.
+        inputs: image files (a file of voxels stands for its header), folders of them, folders of DICOM slices at any
+            depth (a slice stands for its folder, a DICOMDIR for all below its folder), ZIP archives of either, or glob
+            patterns. Any other file that is named is taken too, and refused by ``open_scan`` unless it is NIfTI.
         series: UID or description of the DICOM series to take where there are several.
 
     Returns:
@@ -84,7 +92,7 @@ def _scans_of_input(text: str, series: str | None, find: Callable[[Path], list[S
     elif glob.has_magic(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
         files = [match for match in matches if match.is_file() and not _MASK_NAME.search(match.name)]
-        known = [match for match in files if is_nifti(match) or is_dicom(match) or match.suffix.lower() == ".zip"]
+        known = [match for match in files if is_image(match) or is_dicom(match) or match.suffix.lower() == ".zip"]
         scans = [source for match in known for source in _scans_of_file(match, series, find)]
         scans += [scan for match in matches if match.is_dir() for scan in _scans_in_folder(match, series)]
     else:
@@ -104,21 +112,26 @@ def _scans_of_file(path: Path, series: str | None, find: Callable[[Path], list[S
         if has_several_frames(DicomFile(path)):
             return [replace(source, path=path) for source in _sources(find_series([DicomFile(path)], series))]
         return find(path.parent)
-    return [ScanSource(path, "")]
+    return [ScanSource(_header_of(path) or path, "")]
+
+
+def _header_of(path: Path) -> Path | None:
+    """The header beside a file of voxels; None where the file is none or has none."""
+    return next((header for name in _headers_for(path.name) if (header := path.with_name(name)).is_file()), None)
 
 
 def _archive_sources(path: Path, series: str | None) -> list[ScanSource]:
     try:
-        found = find_series(files_in_archive(path), series)
+        found = _scans_among(files_in_archive(path), series)
     except UserError as error:
         return [ScanSource(path, "", error=str(error))]
-    return _sources(found) or [ScanSource(path, "", error=f"{path}: no DICOM in the archive; {WHAT_TO_GIVE}")]
+    return found or [ScanSource(path, "", error=f"{path}: no scan in the archive; {WHAT_TO_GIVE}")]
 
 
 def _dicom_in_folder(folder: Path, series: str | None) -> list[ScanSource]:
     """The DICOM series directly in a folder."""
-    files = sorted(path for path in folder.glob("[!.]*") if path.is_file() and not is_nifti(path))
-    return _sources(find_series(map(DicomFile, files), series))
+    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+    return _sources(find_series(_may_be_dicom(map(DicomFile, files)), series))
 
 
 def _sources(found: Iterable[FoundSeries]) -> list[ScanSource]:
@@ -126,50 +139,67 @@ def _sources(found: Iterable[FoundSeries]) -> list[ScanSource]:
 
 
 def _scans_in_folder(folder: Path, series: str | None) -> list[ScanSource]:
-    """The scans directly in a folder or, where there is none, below it: NIfTI one folder deep, DICOM at any depth."""
+    """The scans directly in a folder or, where there is none, below it: images one folder deep, DICOM at any depth."""
     directly = sorted(path for path in folder.glob("[!.]*") if path.is_file())
-    scans = _scans_among(directly, series)
+    archives = [path for path in directly if path.suffix.lower() == ".zip"]
+    scans = _scans_among(map(DicomFile, directly), series)
+    for archive in archives:
+        scans += _archive_sources(archive, series)
     if any(not scan.error for scan in scans):
-        return scans
-    return _scans_among(files_below(folder), series, folder) or scans
+        return sorted(scans, key=lambda source: source.path)
+    return _scans_among(map(DicomFile, files_below(folder)), series, folder) or scans
 
 
-def _scans_among(paths: Iterable[Path], series: str | None, top: Path | None = None) -> list[ScanSource]:
-    """The DICOM series among files, and NIfTI files that aren't named as masks and lie in no folder of a series.
+def _scans_among(files: Iterable[DicomFile], series: str | None, top: Path | None = None) -> list[ScanSource]:
+    """The DICOM series among files, and images that aren't named as masks and lie in no folder of a series.
 
     Args:
-        top: NIfTI files deeper than one folder below it are none.
+        top: images deeper than one folder below it are none.
     """
-    files = [path for path in paths if not _MASK_NAME.search(path.name) and path.name.upper() != "DICOMDIR"]
+    files = [file for file in files if not _MASK_NAME.search(file.name) and file.name.upper() != "DICOMDIR"]
     images = sorted(
-        path for path in files if is_nifti(path) and (top is None or path.parent.parent in (top, top.parent))
+        file for file in files if is_image(Path(file.name)) and (top is None or top in (file.place, file.place.parent))
     )
-    found = find_series([DicomFile(path) for path in files if not is_nifti(path)], series)
+    found = find_series(_may_be_dicom(files), series)
     series_of = {one.place for one in found if not one.error}
-    image_folders = {path.parent for path in images} - series_of
+    image_folders = {image.place for image in images} - series_of
     sources = []
     for source in _sources(one for one in found if not (one.error and one.place in image_folders)):
-        if beside := [path.name for path in images if path.parent == source.path and not source.error]:
-            remark = (
-                f"{source.path}: NIfTI beside the DICOM series left out: {', '.join(beside[:4])}; name it to take it"
-            )
+        if beside := [image.name for image in images if image.place == source.path and not source.error]:
+            left_out = f"images beside the DICOM series left out: {', '.join(beside[:4])}"
+            remark = f"{source.path}: {left_out}; name one to take it"
             source = replace(source, remarks=(*source.remarks, remark))
         sources.append(source)
-    sources += [ScanSource(path, "") for path in images if path.parent not in series_of]
-    archives = [path for path in files if top is None and path.suffix.lower() == ".zip"]
-    for archive in archives:
-        sources += _archive_sources(archive, series)
+    others = [image for image in images if image.place not in series_of]
+    sources += [ScanSource(image.place / image.name, "", member=image if image.member else None) for image in others]
     return sorted(sources, key=lambda source: source.path)
 
 
-def is_nifti(path: Path) -> bool:
-    """Whether a file is NIfTI by its ending."""
-    return bool(_NIFTI_ENDING.search(path.name))
+def _may_be_dicom(files: Iterable[DicomFile]) -> list[DicomFile]:
+    """Files without images, and without the voxels of these."""
+    files = list(files)
+    names = {(file.place, file.name) for file in files}
+    return [
+        file
+        for file in files
+        if not is_image(Path(file.name)) and not any((file.place, name) in names for name in _headers_for(file.name))
+    ]
+
+
+def _headers_for(name: str) -> list[str]:
+    """How the header of a file of voxels may be named; none where the name is no such file's."""
+    stem = _VOXELS_ENDING.sub("", name)
+    return [] if stem == name else [stem + ending for ending in _HEADER_ENDINGS]
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image of another format than DICOM, by its ending; of a pair, the header is."""
+    return bool(IMAGE_ENDING.search(path.name))
 
 
 def is_dicom(path: Path) -> bool:
     """Whether a file is a DICOM object by its ending or its first bytes; an index (DICOMDIR) isn't."""
-    if path.name.upper() == "DICOMDIR" or is_nifti(path):
+    if path.name.upper() == "DICOMDIR" or is_image(path):
         return False
     try:
         return path.suffix.lower() == ".dcm" or may_be_dicom(DicomFile(path))
@@ -179,7 +209,7 @@ def is_dicom(path: Path) -> bool:
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
     """A name for each path, in one line; like names get up to three parent folders in front, then ``_2``."""
-    parts = {path: _NIFTI_ENDING.sub("", os.path.abspath(path)).split(os.sep) for path in paths}
+    parts = {path: IMAGE_ENDING.sub("", os.path.abspath(path)).split(os.sep) for path in paths}
     name_of = {path: own[-1] for path, own in parts.items()}
     for parents in (1, 2, 3):
         counts = Counter(name_of.values())

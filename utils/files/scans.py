@@ -1,21 +1,24 @@
-"""Scans from NIfTI or DICOM, read in slabs of HU; arrays written as NIfTI on a scan's own grid."""
+"""Scans from NIfTI, DICOM NRRD, MetaImage or Analyze, in slabs of HU; arrays written as NIfTI on a scan's own grid."""
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 
 from utils.constants import SLAB_SLICES
 from utils.files.dicom.series import DicomSeries, open_series, series_slabs
-from utils.files.find_scans import WHAT_TO_GIVE, ScanSource, is_nifti
+from utils.files.find_scans import WHAT_TO_GIVE, ScanSource
+from utils.files.images.packed import UnpackedImage
+from utils.files.images.raw import RawImage
+from utils.files.images.raw_headers import image_of_pair, is_raw_image, open_raw_image
 from utils.geometry.straightening import Straightening
 from utils.misc import written_aside
 from verse_utils.check.headers import check_ct_grid, grid_warnings
@@ -54,6 +57,7 @@ class Scan:
     warnings: list[str] = field(default_factory=list)
     series: DicomSeries | None = None
     tilt: Straightening | None = None
+    _unpacked: UnpackedImage | None = None  # which is there as long as the scan is
 
     @property
     def voxel_count(self) -> int:
@@ -128,6 +132,13 @@ class Scan:
         _write(_on_grid(array_IJK, self._grid), path)
 
 
+class _Analyze(NamedTuple):
+    """The grid of an Analyze image."""
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+
 def _on_grid(array_IJK: np.ndarray, grid: nib.Nifti1Header) -> Any:
     header = grid.copy()
     header.set_data_dtype(array_IJK.dtype)
@@ -171,35 +182,75 @@ def open_scan(source: ScanSource, resample_series: bool = False) -> Scan:
         raise UserError(source.error)
     if source.files:
         return _open_dicom(source, resample_series)
-    if source.path.exists() and not is_nifti(source.path):
-        raise UserError(f"{source.path}: no NIfTI file; {WHAT_TO_GIVE}")
-    return _open_nifti(source.path)
+    if source.member is None:
+        return _open_image(source.path, source.path)
+    unpacked = UnpackedImage(source.member)
+    return replace(_open_image(unpacked.path, source.path), _unpacked=unpacked)
 
 
-def _open_nifti(path: Path) -> Scan:
-    image: Any = open_image(path)
-    check_ct_grid(image, path)
+def _open_image(path: Path, shown: Path) -> Scan:
+    """Open an image file whose errors are to name another one: it may be unpacked from an archive."""
+    if not path.exists():
+        raise UserError(f"{shown}: no such file")
+    if not path.is_file():
+        raise UserError(f"{shown}: no file; {WHAT_TO_GIVE}")
+    if is_raw_image(path):
+        image = open_raw_image(path, shown)
+        return _on_grid_of(image, shown, partial(image.hu_slabs, shown), [] if image.is_oriented else [_guess(shown)])
+    if ".hdr" in path.name.lower() and not image_of_pair(path).is_file():
+        raise UserError(f"{shown}: the file of its voxels, {image_of_pair(path).name}, isn't there; put it beside")
+    return _open_nibabel(path, shown)
+
+
+def _guess(path: Path) -> str:
+    return f"{path}: doesn't tell how its axes lie in the patient, so that left and right are a guess"
+
+
+def _open_nibabel(path: Path, shown: Path) -> Scan:
+    """NIfTI, or Analyze on the grid that ITK gives it."""
+    image: Any = open_image(path, shown)
+    if isinstance(image, nib.Nifti1Pair):
+        return _open_nifti(image, shown)
+    if not isinstance(image, nib.analyze.AnalyzeImage):
+        raise UserError(f"{shown}: no image that is read; {WHAT_TO_GIVE}")
+    i, j, k = image.shape
+    sizes_mm = nib.affines.voxel_sizes(image.affine)
+    on_grid = _Analyze((i, j, k), np.diag([-sizes_mm[0], -sizes_mm[1], sizes_mm[2], 1]))
+    return _on_grid_of(on_grid, shown, partial(hu_slabs, image, shown), [_guess(shown)])
+
+
+def _open_nifti(image: Any, shown: Path) -> Scan:
+    check_ct_grid(image, shown)
     grid = type(image.header)()
     grid.set_data_shape(image.shape)
     grid["pixdim"][:4] = image.header["pixdim"][:4]
     for name in _GRID_FIELDS:
         grid[name] = image.header[name]
-    slabs = partial(hu_slabs, image, path)
-    return Scan(path, image.shape, np.asarray(image.affine, np.float64), grid, slabs, grid_warnings(image, path))
+    slabs = partial(hu_slabs, image, shown)
+    return Scan(shown, image.shape, np.asarray(image.affine, np.float64), grid, slabs, grid_warnings(image, shown))
 
 
 def _open_dicom(source: ScanSource, resample: bool) -> Scan:
     series = open_series(source.path, source.files, resample)
-    check_ct_grid(series, source.path)
-    tilt = Straightening.of(series.shape, series.affine)
-    grid = _grid_header(series.shape, series.affine)
-    warnings = [*source.remarks, *series.warnings]
+    slabs = partial(series_slabs, series.stack)
+    return replace(_on_grid_of(series, source.path, slabs, [*source.remarks, *series.warnings]), series=series)
+
+
+def _on_grid_of(
+    image: DicomSeries | RawImage | _Analyze,
+    path: Path,
+    slabs: Callable[[int, int, int], Iterator[tuple[int, np.ndarray]]],
+    warnings: list[str],
+) -> Scan:
+    """A scan of a format that has no header of NIfTI's; a tilted gantry's is straightened."""
+    check_ct_grid(image, path)
+    tilt = Straightening.of(image.shape, image.affine)
+    grid = _grid_header(image.shape, image.affine)
     if tilt is not None:
         grid.set_qform(None, code=0)  # which can hold no shear
         turned = f"gantry tilted by {tilt.degrees:.1f}°, slices shifted to right angles"
-        warnings.append(f"{source.path}: {turned}; the mask lies on that grid, and once more on the slices")
-    slabs = partial(series_slabs, series.stack)
-    return Scan(source.path, series.shape, series.affine, grid, slabs, warnings, series, tilt)
+        warnings = [*warnings, f"{path}: {turned}; the mask lies on that grid, and once more on the slices"]
+    return Scan(path, image.shape, image.affine, grid, slabs, warnings, tilt=tilt)
 
 
 def _grid_header(shape: tuple[int, int, int], affine: np.ndarray) -> nib.Nifti1Header:

@@ -89,7 +89,7 @@ def test_another_tools_mask_beside_the_slices_is_no_scan(dicom, ct):
     for path in (ct, ct.parent):
         scan = dicom.opened(path)
         np.testing.assert_array_equal(dicom.voxels(scan), dicom.HU)
-        assert scan.warnings == [f"{ct}: NIfTI beside the DICOM series left out: liver.nii.gz; name it to take it"]
+        assert scan.warnings == [f"{ct}: images beside the DICOM series left out: liver.nii.gz; name one to take it"]
     assert [source.path for source in found(ct / "liver.nii.gz")] == [ct / "liver.nii.gz"]
 
 

@@ -1,0 +1,1 @@
+"""Image files of other formats than DICOM and NIfTI, and those in archives."""
