@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,11 +125,13 @@ def _load(path: Path) -> Any:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep nibabel from logging what it thinks of a header."""
+    """Keep nibabel from logging what it thinks of a header, and from warning of it."""
     logger, before = nib.imageglobals.logger, nib.imageglobals.logger.disabled
     logger.disabled = True
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.disabled = before
 

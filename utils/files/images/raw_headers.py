@@ -66,7 +66,8 @@ def open_raw_image(path: Path, shown: Path) -> RawImage:
     """
     head = _head(path)
     try:
-        image = (_nrrd if head.startswith(b"NRRD") else _meta)(path, head)
+        with np.errstate(all="ignore"):  # what is no grid is said below
+            image = (_nrrd if head.startswith(b"NRRD") else _meta)(path, head)
     except KeyError as error:
         raise FileError(f"{shown}: its header lacks {error}; save it again") from None
     except ValueError as error:
@@ -123,7 +124,9 @@ def _nrrd_grid(fields: Mapping[str, str], count: int) -> tuple[list[int], np.nda
     axes = [axis for axis in range(count) if sizes[axis] != "1" or axis < 3]
     if "spacedirections" in fields:
         vectors = [match[1] for match in _VECTOR.finditer(fields["spacedirections"])]
-        axes = [axis for axis in axes if vectors[axis : axis + 1] != [None] or sizes[axis] != "1"]
+        if len(vectors) != count:
+            raise ValueError(f"{len(vectors)} space directions of {count} axes; save it again")
+        axes = [axis for axis in axes if vectors[axis] is not None or sizes[axis] != "1"]
         matrix = np.array([_numbers(vectors[axis] or "0,0,0", 3) for axis in axes[:3]]).T
         origin = _numbers(fields.get("spaceorigin", "(0,0,0)").strip("()"), 3)
     else:

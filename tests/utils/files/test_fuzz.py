@@ -1,5 +1,6 @@
-"""Damaged DICOM headers: one line that says what is wrong, or a scan; no traceback, no hang, no memory for lies."""
+"""Damaged headers: one line that says what is wrong, or a scan; no traceback, no hang, no memory for lies."""
 
+import gzip
 import json
 import os
 import shutil
@@ -10,8 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from utils.files.find_scans import find_scans
@@ -19,7 +22,7 @@ from utils.files.scans import open_scan
 from verse_utils.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is measured as Linux tells it")
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 SECONDS = 10
 # Numbers that headers lie with: of any attribute that is two bytes long, or a length.
 LIES = [0, 1, 2, 7, 255, 4096, 32767, 65535]
@@ -32,6 +35,67 @@ TAGS = [
     *[(0x02, element) for element in (0x00, 0x02, 0x10)],
     *[(0x5200, 0x9229), (0x5200, 0x9230), (0x7FE0, 0x10), (0x20, 0x9113), (0x28, 0x9145)],
 ]
+
+
+# Where NIfTI-1 keeps what sizes, places or explains voxels, and how; and what a header may say instead.
+FIELDS = {
+    "<h": [*range(40, 56, 2), 70, 72, 252, 254],
+    "<f": [*range(76, 120, 4), *range(256, 328, 4)],
+    "<i": [0, 344],
+    "B": [123, 348, 349],
+}
+OTHERS = {
+    "<h": [-32768, -1, 0, 1, 2, 3, 4, 8, 16, 64, 128, 512, 768, 1024, 1792, 2048, 27952, 32767],
+    "<f": [np.nan, np.inf, -np.inf, 0, -1, 1, 1e-30, 1e30, 0.001, 7, 353, 4096, 1e9],
+    "<i": [0, 1, 348, 540, 0x0031_696E, 0x7FFFFFFF],
+    "B": [0, 1, 2, 3, 255],
+}
+WORDS = b"0 -1 1 7 27952 99999999999 nan 1e400 1e30 none  x ( True LIST".split(b" ")
+
+
+def damaged_image(path: Path, rng: np.random.Generator) -> bytes:
+    """An image file with a few wrong bytes, words or lines in its header."""
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        return gzip.compress(damaged_nifti(gzip.decompress(data), rng), 1) if rng.random() < 0.8 else flipped(data, rng)
+    if path.suffix == ".nii":
+        return damaged_nifti(data, rng)
+    lines = data.split(b"\n", 14)
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(len(lines) - 1))
+        kind, words = rng.integers(5), lines[at].split(b" ")
+        if kind == 0:
+            lines[at] = flipped(lines[at] + b"\n", rng)
+        elif kind == 1:
+            del lines[at]
+        elif kind == 2:
+            lines.insert(at, lines[int(rng.integers(len(lines) - 1))])
+        else:
+            words[int(rng.integers(len(words)))] = WORDS[int(rng.integers(len(WORDS)))]
+            lines[at] = b" ".join(words)
+    return b"\n".join(lines)
+
+
+def damaged_nifti(whole: bytes, rng: np.random.Generator) -> bytes:
+    """The same of a NIfTI's bytes."""
+    data = bytearray(whole)
+    for _ in range(rng.integers(1, 5)):
+        kind = rng.integers(8)
+        if kind == 0:
+            data[:352] = flipped(bytes(data[:352]), rng)
+        elif kind == 1:
+            del data[int(rng.integers(len(data))) :]
+        else:
+            code = list(FIELDS)[int(rng.choice(4, p=[0.4, 0.4, 0.1, 0.1]))]
+            value = OTHERS[code][int(rng.integers(len(OTHERS[code])))]
+            data += bytes(max(0, 352 - len(data)))
+            struct.pack_into(code, data, FIELDS[code][int(rng.integers(len(FIELDS[code])))], value)
+    return bytes(data)
+
+
+def flipped(data: bytes, rng: np.random.Generator) -> bytes:
+    at, bit = int(rng.integers(len(data))), 1 << int(rng.integers(8))
+    return data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
 
 
 def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
@@ -67,8 +131,10 @@ def read(folder):
         code = 3
         try:
             for source in find_scans([str(folder)]):
-                for _ in open_scan(source).slabs():
+                scan = open_scan(source)
+                for _ in scan.slabs():
                     pass
+                scan.save(np.zeros(scan.shape, np.uint8, order="F"), folder.with_name("mask.nii.gz"))
             code = 0
         except UserError as error:
             code = 2 if str(error) and "\n" not in str(error) else 3
@@ -78,9 +144,20 @@ def read(folder):
     return os.waitstatus_to_exitcode(status), time.monotonic() - started, usage.ru_maxrss
 
 
-@pytest.fixture(scope="module", params=["explicit", "implicit", "RLE", "JPEG-LS", "JPEG 2000", "enhanced"])
+DICOM = ["explicit", "implicit", "RLE", "JPEG-LS", "JPEG 2000", "enhanced"]
+IMAGES = ["ct.nii", "ct.nii.gz", "ct.nrrd", "ct.mha"]
+
+
+@pytest.fixture(scope="module", params=[*DICOM, "images"])
 def honest(request, dicom, tmp_path_factory):
     folder = tmp_path_factory.mktemp("honest")
+    if request.param == "images":
+        image = SimpleITK.GetImageFromArray(dicom.HU.T)
+        image.SetSpacing((0.7, 0.8, 3))
+        image.SetDirection(nib.eulerangles.euler2mat(0.3, -0.2, 0.1).ravel())
+        for name in IMAGES:
+            SimpleITK.WriteImage(image, folder / name, useCompression=name.endswith("a"))
+        return folder
     packed = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless}
     if request.param == "enhanced":
         dicom.write_enhanced(folder / "ct.dcm")
@@ -92,23 +169,30 @@ def honest(request, dicom, tmp_path_factory):
 
 
 def read_damaged(honest, work, seeds):
-    """Yield (seed, exit code, seconds, peak memory in KiB): of one slice that is damaged, or of all in the same way."""
+    """Yield (seed, exit code, seconds, peak memory in KiB): of one slice that is damaged, or of all in the same way.
+
+    Of images, one is read alone.
+    """
     files = sorted(path.name for path in honest.iterdir())
     for seed in seeds:
         rng = np.random.default_rng([seed, len(files)])
         folder = work / f"{seed}"
-        shutil.copytree(honest, folder)
+        folder.mkdir()
         kind = int(rng.integers(1 << 30))
-        for name in files if rng.random() < 0.5 else [files[rng.integers(len(files))]]:
-            whole = (folder / name).read_bytes()
-            (folder / name).write_bytes(damaged(whole, np.random.default_rng(kind)))
+        names = IMAGES[seed % len(IMAGES) :][:1] if files[0] in IMAGES else files
+        wrong = names if rng.random() < 0.5 else [names[rng.integers(len(names))]]
+        for name in names:
+            kinds, whole = np.random.default_rng(kind), honest / name
+            damage = damaged_image(whole, kinds) if name in IMAGES else damaged(whole.read_bytes(), kinds)
+            (folder / name).write_bytes(damage if name in wrong else whole.read_bytes())
         yield seed, *read(folder)
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("seeds", [(0, 6), pytest.param((6, 60), marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.mark.parametrize("seeds", [(0, 6), pytest.param((6, 90), marks=pytest.mark.slow)], ids=["few", "many"])
 def test_damaged_headers(honest, tmp_path, seeds):
     """In a process without all that pytest has loaded, forked for each."""
+    seeds = [seed * len(IMAGES) for seed in seeds] if (honest / IMAGES[0]).exists() else seeds
     result = subprocess.run(
         [sys.executable, __file__, honest, tmp_path, *map(str, seeds)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
