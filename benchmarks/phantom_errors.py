@@ -26,7 +26,9 @@ from training.testing import predict
 from utils.files.run_folder import RunFolder
 from utils.geometry.working_grid import WorkingGrid
 from utils.tasks import SEGMENTATION
-from verse_utils.phantom.dataset import Phantom, make_phantom, render
+from verse_utils.phantom.case import Phantom
+from verse_utils.phantom.dataset import make_phantom
+from verse_utils.phantom.render import render
 
 # A false positive voxel belongs to a cut vertebra if it is closer than this to one, and farther from the labelled ones.
 NEAR_MM = 2.0

@@ -42,7 +42,7 @@ def write_cases(folder: Path, spacing_share: float) -> dict[str, Case]:
     import numpy as np
 
     from verse_utils.phantom.anatomy import make_anatomy
-    from verse_utils.phantom.dataset import render
+    from verse_utils.phantom.render import render
 
     anatomy = make_anatomy(np.random.default_rng(0))
     origins = np.array([pose.origin for pose in anatomy.body_pose.values()])

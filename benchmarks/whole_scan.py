@@ -44,7 +44,7 @@ from utils.intensity import scale_hu
 from utils.misc import OneLineParser, command
 from verse_utils.errors import UserError
 from verse_utils.phantom.anatomy import make_anatomy
-from verse_utils.phantom.dataset import render
+from verse_utils.phantom.render import render
 
 SHAPE, SPACING_MM = (512, 512, 600), (0.8, 0.8, 1.0)
 OVERLAP = 0.5

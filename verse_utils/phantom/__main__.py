@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from verse_utils.names import SPLITS
-from verse_utils.phantom.dataset import write_phantom_dataset
+from verse_utils.phantom.dataset import FIELDS_OF_VIEW, write_phantom_dataset
 
 
 def main() -> None:
@@ -19,9 +19,12 @@ def main() -> None:
         parser.add_argument(f"--{split}", type=int, default=count, help=f"{split} cases (default {count})")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--field_of_view", choices=FIELDS_OF_VIEW, default="spine", help="what is scanned")
     arguments = parser.parse_args()
     counts = {split: getattr(arguments, split) for split in SPLITS}
-    scores = write_phantom_dataset(arguments.output, counts, arguments.seed, arguments.workers)
+    scores = write_phantom_dataset(
+        arguments.output, counts, arguments.seed, arguments.workers, field_of_view=arguments.field_of_view
+    )
     print(f"{arguments.output}: {len(scores)} phantoms; HU > 150 alone has a Dice of {np.mean(scores):.2f}")
 
 

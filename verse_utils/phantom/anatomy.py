@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from verse_utils.labels import L6, T13
-from verse_utils.phantom.shapes import Capsule, Drum, Ellipsoid, Pose, Solid, Vector, rotation, union_bounds
+from verse_utils.phantom.shapes import Capsule, Column, Drum, Ellipsoid, Pose, Solid, Vector, rotation, union_bounds
 
 # Levels at which the tables below give sizes; between them, sizes are interpolated by VerSe's numbers.
 _LEVELS = (1, 3, 7, 8, 13, 19, 20, 24)  # C1 C3 C7 T1 T6 T12 L1 L5
@@ -47,6 +47,7 @@ class Part:
         texture_hu: standard deviation of the inside's texture.
         hollow: solids that are cut out, as the vertebral canal.
         label: VerSe's number, 0 where nothing is to be labelled.
+        rim_mm: thickness of the cartilage around it, which keeps it apart from what was painted before.
     """
 
     solids: tuple[Solid, ...]
@@ -56,22 +57,19 @@ class Part:
     texture_hu: float = 0.0
     hollow: tuple[Solid, ...] = ()
     label: int = 0
+    rim_mm: float = 0.0
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """The body's outline: an ellipse at each height.
+    """The body's skin and its fat.
 
     Attributes:
-        z_mm: heights at which the others are given, ascending.
-        centre_mm: (N, 2) x and y.
-        radii_mm: (N, 2) semi-axes.
+        outline: of the skin; it goes on above and below.
         fat_mm: thickness of the fat below the skin.
     """
 
-    z_mm: np.ndarray
-    centre_mm: np.ndarray
-    radii_mm: np.ndarray
+    outline: Column
     fat_mm: float
 
 
@@ -93,7 +91,7 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
-class _Bone:
+class Bone:
     """How dense this body's bones are."""
 
     spongy_hu: float
@@ -108,7 +106,7 @@ class _Bone:
 def make_anatomy(rng: np.random.Generator) -> Anatomy:
     """Draw a body: its curves, sizes, density, contrast, and now and then an L6 or a T13."""
     scale = rng.uniform(0.88, 1.12)
-    bone = _Bone(rng.uniform(90, 230), rng.uniform(450, 750), rng.uniform(1.0, 1.6), rng.uniform(25, 50))
+    bone = Bone(rng.uniform(90, 230), rng.uniform(450, 750), rng.uniform(1.0, 1.6), rng.uniform(25, 50))
     poses, sizes = _spine(rng, scale)
     vertebrae = [_vertebra(label, poses[label], sizes[label], bone) for label in poses]
     ribs = [
@@ -149,28 +147,57 @@ def _sizes(label: int, scale: float) -> dict[str, float]:
 
 def _spine(rng: np.random.Generator, scale: float) -> tuple[dict[int, Pose], dict[int, dict[str, float]]]:
     """Stack vertebrae on the sacrum along curves that are drawn: the pose and the sizes of each."""
+    curves = draw_curves(rng)
+    sizes = {label: _sizes(label, scale) for label in _levels(rng)}
+    links = {label: Link(size["disc"], size["height"], size["tilt_deg"]) for label, size in sizes.items()}
+    return stack(links, curves), sizes
+
+
+@dataclass(frozen=True)
+class Link:
+    """A vertebra's share of the spine's length: its disc (below), its height, and its forward tilt."""
+
+    disc_mm: float
+    height_mm: float
+    tilt_deg: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """How a spine is bent: lordosis and kyphosis as a multiple of the tilts, scoliosis as a wave along the spine."""
+
+    curvature: float
+    scoliosis_deg: float
+    wave_mm: float
+    phase: float
+
+
+def draw_curves(rng: np.random.Generator) -> Curves:
+    """Draw a spine's curves; in three of ten scoliosis is plain to see."""
     curvature = rng.uniform(0.5, 1.3)
     scoliosis_deg = rng.choice([rng.uniform(0, 4), rng.uniform(6, 16)], p=[0.7, 0.3])
-    wave_mm, phase = rng.uniform(180, 320), rng.uniform(0, 2 * np.pi)
+    return Curves(curvature, scoliosis_deg, rng.uniform(180, 320), rng.uniform(0, 2 * np.pi))
+
+
+def stack(links: dict[int, Link], curves: Curves) -> dict[int, Pose]:
+    """Stack vertebrae, the lowest first, on the sacrum: label -> frame at the centre of its body."""
     top = np.zeros(3)  # upper end plate of what lies below
     arc_mm = 0.0
-    poses, sizes = {}, {}
-    for label in _levels(rng):
-        size = _sizes(label, scale)
-        height = size["disc"] + size["height"]
-        forward = np.deg2rad(curvature * size["tilt_deg"])
+    poses = {}
+    for label, link in links.items():
+        height = link.disc_mm + link.height_mm
+        forward = np.deg2rad(curves.curvature * link.tilt_deg)
         middle = arc_mm + height / 2
-        sideways = np.deg2rad(scoliosis_deg) * np.sin(2 * np.pi * middle / wave_mm + phase)
+        sideways = np.deg2rad(curves.scoliosis_deg) * np.sin(2 * np.pi * middle / curves.wave_mm + curves.phase)
         turn = -0.6 * sideways  # vertebral bodies rotate towards the convex side
         axes = rotation(2, turn) @ rotation(1, sideways) @ rotation(0, -forward)
-        poses[label] = Pose(top + axes[:, 2] * (size["disc"] + size["height"] / 2), axes)
-        sizes[label] = size
+        poses[label] = Pose(top + axes[:, 2] * (link.disc_mm + link.height_mm / 2), axes)
         top = top + axes[:, 2] * height
         arc_mm += height
-    return poses, sizes
+    return poses
 
 
-def _vertebra(label: int, pose: Pose, size: dict[str, float], bone: _Bone) -> Part:
+def _vertebra(label: int, pose: Pose, size: dict[str, float], bone: Bone) -> Part:
     if label == 1:
         return _atlas(pose, size, bone)
     width, depth, height = size["width"], size["depth"], size["height"]
@@ -218,7 +245,7 @@ def _canal(pose: Pose, size: dict[str, float]) -> Solid:
     return Drum(Pose(centre, pose.axes), np.array([size["canal_width"], size["canal_depth"] - 1, 6 * size["height"]]))
 
 
-def _atlas(pose: Pose, size: dict[str, float], bone: _Bone) -> Part:
+def _atlas(pose: Pose, size: dict[str, float], bone: Bone) -> Part:
     """C1: a ring without a body; the dens of C2 stands in its front."""
     solids: list[Solid] = []
     for side in (-1, 1):
@@ -233,7 +260,7 @@ def _atlas(pose: Pose, size: dict[str, float], bone: _Bone) -> Part:
 
 
 def _ribs(
-    label: int, pose: Pose, size: dict[str, float], scale: float, bone: _Bone, rng: np.random.Generator
+    label: int, pose: Pose, size: dict[str, float], scale: float, bone: Bone, rng: np.random.Generator
 ) -> Part | None:
     """The pair of ribs of a thoracic vertebra, from the joint around the chest."""
     level = 12.5 if label == T13 else label - 7
@@ -270,7 +297,7 @@ def _discs(poses: dict[int, Pose], sizes: dict[int, dict[str, float]]) -> list[P
     return parts
 
 
-def _pelvis(x_mm: float, scale: float, bone: _Bone) -> list[Part]:
+def _pelvis(x_mm: float, scale: float, bone: Bone) -> list[Part]:
     """Sacrum and hip bones: bone that is not to be labelled."""
     tilt = np.deg2rad(_SACRAL_TILT_DEG)
     sacrum: list[Solid] = []
@@ -300,7 +327,7 @@ def _pelvis(x_mm: float, scale: float, bone: _Bone) -> list[Part]:
     return [bone.part(hips), bone.part(sacrum)]
 
 
-def _skull(atlas: Pose, scale: float, bone: _Bone) -> list[Part]:
+def _skull(atlas: Pose, scale: float, bone: Bone) -> list[Part]:
     centre = atlas.to_world([0, 12, 20 + 62 * scale])
     head = Ellipsoid(Pose(centre, np.eye(3)), np.array([72, 92, 62]) * scale)
     brain = Ellipsoid(Pose(centre, np.eye(3)), np.array([72, 92, 62]) * scale - 6)
@@ -319,7 +346,7 @@ def _trunk(poses: dict[int, Pose], scale: float, rng: np.random.Generator) -> Tr
     half_y = np.interp(z, (-250, -60, chest_z, shoulder_z, neck_z), (115, 110, 118, 85, 80)) * scale + fat
     skin_behind = np.interp(z, (-60, chest_z, neck_z), (85, 70, 62)) * scale + 0.6 * fat
     centre = np.stack([0.5 * spine[:, 0], spine[:, 1] - skin_behind + half_y], axis=1)
-    return Trunk(z, centre, np.stack([half_x, half_y], axis=1), fat)
+    return Trunk(Column(z, centre, np.stack([half_x, half_y], axis=1)), fat)
 
 
 def _organs(poses: dict[int, Pose], trunk: Trunk, scale: float, rng: np.random.Generator) -> list[Part]:
@@ -361,8 +388,8 @@ def table(anatomy: Anatomy) -> list[Part]:
     """The scanner's table below the back: a foam core in a thin hard skin, with rails of metal."""
     low, high = union_bounds([solid for part in anatomy.parts for solid in part.solids])
     length = np.array([0, 0, high[2] - low[2] + 400])
-    trunk = anatomy.trunk
-    back = float((trunk.centre_mm[:, 1] - trunk.radii_mm[:, 1]).min())
+    outline = anatomy.trunk.outline
+    back = float((outline.centre_mm[:, 1] - outline.radii_mm[:, 1]).min())
     centre = np.array([0, back - 26, (low[2] + high[2]) / 2])
     slab = Drum(Pose(centre, np.eye(3)), np.array([430, 44, length[2]]))
     ends = [(centre + np.array([side * 170, 0, 0]) - length / 2, length) for side in (-1, 1)]

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 Vector = np.ndarray  # (3,) float64, mm
+Point = Sequence[float] | Vector
 
 
 class Solid(Protocol):
@@ -42,15 +43,16 @@ class Pose:
     origin: Vector
     axes: np.ndarray
 
-    def to_world(self, point: Sequence[float] | Vector) -> Vector:
+    def to_world(self, point: Point) -> Vector:
         """A point of the frame in RAS millimetres."""
         world: np.ndarray = self.origin + self.axes @ np.asarray(point, float)
         return world
 
     def to_local(self, points: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """World points x, y, z in the frame, as float32."""
-        x, y, z = (np.asarray(p - o, np.float32) for p, o in zip(points, self.origin, strict=True))
-        return [np.float32(a[0]) * x + np.float32(a[1]) * y + np.float32(a[2]) * z for a in self.axes.T]
+        """World points x, y, z in the frame, as float32. Shapes need only broadcast, and do so in what is returned."""
+        offsets = [np.asarray(p - o, np.float32) for p, o in zip(points, self.origin, strict=True)]
+        terms = ([np.float32(a) * offset for a, offset in zip(axis, offsets, strict=True) if a] for axis in self.axes.T)
+        return [sum(term[1:], start=term[0]) for term in terms]
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,46 @@ class Drum:
         radius = (np.abs(x / half_x) ** 2.5 + np.abs(y / half_y) ** 2.5) ** np.float32(0.4)
         narrow = 1 - np.float32(self.waist) * np.maximum(1 - np.square(z / half_z), 0)
         distance: np.ndarray = np.maximum((radius - narrow) * min(half_x, half_y), np.abs(z) - half_z)
+        return distance
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column along Z with an ellipse at each height, as a body's outline has.
+
+    Attributes:
+        z_mm: heights at which the others are given, ascending.
+        centre_mm: (N, 2) x and y.
+        radii_mm: (N, 2) semi-axes.
+    """
+
+    z_mm: np.ndarray
+    centre_mm: np.ndarray
+    radii_mm: np.ndarray
+
+    def bounds(self) -> tuple[Vector, Vector]:
+        """Lowest and highest corner."""
+        low, high = (self.centre_mm - self.radii_mm).min(axis=0), (self.centre_mm + self.radii_mm).max(axis=0)
+        return np.array([*low, self.z_mm[0]]), np.array([*high, self.z_mm[-1]])
+
+    def across(self, points: Sequence[np.ndarray]) -> np.ndarray:
+        """Signed distance in mm in the planes of constant Z; the column's ends go on for ever."""
+        x, y, z = points
+        # Outlines at each millimetre of height; looked up, not interpolated for each voxel.
+        lowest = self.z_mm[0]
+        heights = np.arange(lowest, self.z_mm[-1])
+        ellipses = np.concatenate([self.centre_mm, self.radii_mm], axis=1)
+        columns = [np.interp(heights, self.z_mm, column).astype(np.float32) for column in ellipses.T]
+        row = np.clip(z - np.float32(lowest), 0, len(heights) - 1).astype(np.int32)
+        centre_x, centre_y, half_x, half_y = (column[row] for column in columns)
+        radius = np.sqrt(np.square((x - centre_x) / half_x) + np.square((y - centre_y) / half_y))
+        distance: np.ndarray = np.minimum(half_x, half_y) * (radius - 1)
+        return distance
+
+    def distance(self, points: Sequence[np.ndarray]) -> np.ndarray:
+        """Signed distance in mm."""
+        middle, half = np.float32((self.z_mm[0] + self.z_mm[-1]) / 2), np.float32((self.z_mm[-1] - self.z_mm[0]) / 2)
+        distance: np.ndarray = np.maximum(self.across(points), np.abs(points[2] - middle) - half)
         return distance
 
 

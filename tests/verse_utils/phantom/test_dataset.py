@@ -7,7 +7,8 @@ from verse_utils.centroids import read_centroids
 from verse_utils.images import read_case
 from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
 from verse_utils.phantom.anatomy import make_anatomy
-from verse_utils.phantom.dataset import make_phantom, render
+from verse_utils.phantom.dataset import make_phantom
+from verse_utils.phantom.render import render
 
 
 def test_a_seed_makes_one_phantom():
