@@ -117,6 +117,11 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         return {**base, "error": f"{source.path}: {type(error).__name__}: {reason}; leave it out"}
 
 
+def _killed(source: ScanSource, reason: str) -> dict[str, Any]:
+    """What ``process`` would have returned, had its process not been killed for want of memory."""
+    return {"name": source.name, "scan": str(source.path), "error": f"{source.path}: {reason}"}
+
+
 @lru_cache(maxsize=1)
 def load_models_once(job: Job) -> Models:
     """The models, loaded once in each process."""
@@ -326,7 +331,7 @@ def main() -> None:
     job = _job(arguments)
     _check_models(job, here=arguments.scheduler is None and job.workers == 1)
     rows = []
-    for row in run_all(partial(process, job=job), sources, job.workers, arguments.scheduler):
+    for row in run_all(partial(process, job=job), sources, job.workers, arguments.scheduler, _killed):
         rows.append(row)
         if "error" in row:
             print(f"error: {one_line(row['error'])}", file=sys.stderr, flush=True)

@@ -340,6 +340,21 @@ def test_inputs_that_are_no_scans_cost_no_other(infer, scans, tmp_path):
     assert len(list((tmp_path / "out").glob("*_vertebrae.nii.gz"))) == 3
 
 
+def test_a_killed_worker_costs_its_own_scan(infer, scans, tmp_path, monkeypatch):
+    """What the command makes of it; processes that are really killed are in ``tests/utils/test_pool.py``."""
+
+    def first_is_killed(work, items, workers, scheduler, killed):
+        assert workers == 2
+        yield killed(items[0], "a worker process was killed")
+        yield from map(work, items[1:])
+
+    monkeypatch.setattr("utils.pool.run_all", first_is_killed)
+    first, second = sorted(scans.iterdir())
+    result = infer([scans], "--no_localiser", "--workers", 2)
+    assert result.returncode == 1 and result.stderr.count(f"error: {first}: a worker process was killed") == 1
+    assert [path.name for path in (tmp_path / "out").glob("*.nii.gz")] == [f"{second.name[:-7]}_vertebrae.nii.gz"]
+
+
 def test_a_reference_mask_must_be_there_and_fit(infer, scans, tmp_path):
     name = sorted(scans.iterdir())[0].name
     shutil.rmtree(tmp_path / "masks")

@@ -6,10 +6,11 @@ import logging
 import pickle
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
+from itertools import islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,7 +28,13 @@ ADDRESS = re.compile(r"(?:(?P<scheme>tcp|tls)://)?\[?(?P<host>[^\s/]+?)\]?:(?P<p
 PATIENCE_SECONDS = 10.0
 
 
-def run_all(work: Callable[[T], R], items: Sequence[T], workers: int, scheduler: str | None = None) -> Iterator[R]:
+def run_all(
+    work: Callable[[T], R],
+    items: Sequence[T],
+    workers: int,
+    scheduler: str | None = None,
+    killed: Callable[[T, str], R] | None = None,
+) -> Iterator[R]:
     """Results of ``work`` in the order in which they finish.
 
     With one worker or one item, and no scheduler, everything runs in this process and in order. If the consumer stops
@@ -41,48 +48,71 @@ def run_all(work: Callable[[T], R], items: Sequence[T], workers: int, scheduler:
         workers: processes at most; a scheduler has its own number of workers instead.
         scheduler: address of a running Dask scheduler, such as tcp://10.0.0.1:8786. It and its workers need this
             project installed in the same version. Workers that come and go meanwhile are fine.
+        killed: makes the result of an item whose process was killed, of the item and of what the user should know. The
+            others go on. Without it, that is an error.
 
     Yields:
         One result for each item.
 
     Raises:
-        UserError: a process was killed; or the scheduler's address is invalid, no scheduler answers there, it has no
-            workers, a worker lacks the project, or the package ``distributed`` isn't installed.
+        UserError: a process was killed, without ``killed``; or the scheduler's address is invalid, no scheduler answers
+            there, it has no workers, a worker lacks the project, or the package ``distributed`` isn't installed.
         Exception: what ``work`` raised.
     """
     if scheduler is None and (workers == 1 or len(items) <= 1):
         yield from map(work, items)
         return
-    pool = _processes(min(workers, len(items))) if scheduler is None else _cluster(scheduler, (work, items[:1]))
-    with pool as (executor, check_workers):
-        pending = {executor.submit(work, item) for item in items}
-        while pending:
-            done, pending = wait(pending, PATIENCE_SECONDS, FIRST_COMPLETED)
-            if not done:  # slow work, or nobody left to do it
-                check_workers()
-            for future in done:
+    outcomes = _in_processes(work, items, workers) if scheduler is None else _on_cluster(work, items, scheduler)
+    with closing(outcomes):
+        for item, future, loss in outcomes:
+            if not loss:
                 yield future.result()
+            elif killed is None:
+                raise UserError(loss)
+            else:
+                yield killed(item, loss)
 
 
-# An executor, and what raises UserError where none of its workers is left.
-Pool = tuple[Executor, Callable[[], None]]
+# An item, what holds its result, and what to say where its process was killed; else "".
+Outcome = tuple[T, "Future[R]", str]
 
 
-@contextmanager
-def _processes(workers: int) -> Iterator[Pool]:
-    """Processes of this machine; spawned, as a fork of a process in which torch runs threads can hang."""
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
+def _in_processes(work: Callable[[T], R], items: Sequence[T], workers: int) -> Generator[Outcome[T, R], None, None]:
+    """Work in processes of this machine; each has an executor of its own, so that its death costs only its own item."""
+    workers = min(workers, len(items))
+    advice = f"a worker process was killed (out of memory?); lower --workers, now {workers}"
+    waiting = iter(items)
+    running: dict[Future[R], tuple[T, ProcessPoolExecutor]] = {}
+
+    def start_next(executor: ProcessPoolExecutor) -> None:
+        for item in islice(waiting, 1):
+            running[executor.submit(work, item)] = item, executor
+
+    executors = [_new_process() for _ in range(workers)]
     try:
-        yield executor, lambda: None
-    except BrokenProcessPool:
-        raise UserError(f"a worker process was killed (out of memory?); lower --workers, now {workers}") from None
+        for executor in executors:
+            start_next(executor)
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                item, executor = running.pop(future)
+                was_killed = isinstance(future.exception(), BrokenProcessPool)
+                if was_killed:
+                    executor = _new_process()
+                    executors.append(executor)
+                start_next(executor)
+                yield item, future, advice if was_killed else ""
     finally:
-        executor.shutdown(cancel_futures=True)
+        for executor in executors:
+            executor.shutdown()
 
 
-@contextmanager
-def _cluster(address: str, sample: object) -> Iterator[Pool]:
-    """The workers of a Dask scheduler, once a sample of the work was unpickled by all of them."""
+def _new_process() -> ProcessPoolExecutor:
+    """An executor of one process; spawned, as a fork of a process in which torch runs threads can hang."""
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
+
+
+def _on_cluster(work: Callable[[T], R], items: Sequence[T], address: str) -> Generator[Outcome[T, R], None, None]:
+    """Let the workers of a Dask scheduler work, once a sample of the work was unpickled by all of them."""
     _check_address(address)
     try:
         from distributed import KilledWorker
@@ -92,20 +122,26 @@ def _cluster(address: str, sample: object) -> Iterator[Pool]:
             "a scheduler needs the package distributed, which is missing; pip install distributed"
         ) from None
 
+    advice = (
+        f"{address}: Dask workers were killed again and again (out of memory?); "
+        "start `dask worker` with more memory or fewer threads"
+    )
     with silence_logging_cmgr(logging.CRITICAL), closing(_connect(address)) as client:
         _await_worker(client, address)
-        _check_imports(client, address, pickle.dumps(sample))
+        _check_imports(client, address, pickle.dumps((work, items[:1])))
         executor = client.get_executor(pure=False)
         try:
-            yield executor, lambda: _await_worker(client, address)
+            pending = {executor.submit(work, item): item for item in items}
+            while pending:
+                done = wait(pending, PATIENCE_SECONDS, FIRST_COMPLETED).done
+                if not done:  # slow work, or nobody left to do it
+                    _await_worker(client, address)
+                for future in done:
+                    was_killed = isinstance(future.exception(), KilledWorker)
+                    yield pending.pop(future), future, advice if was_killed else ""
         except CancelledError:
             raise UserError(
                 f"{address}: the Dask scheduler went away; start it and its workers again, and repeat"
-            ) from None
-        except KilledWorker:
-            raise UserError(
-                f"{address}: Dask workers were killed again and again (out of memory?); "
-                "start `dask worker` with more memory or fewer threads"
             ) from None
         finally:
             executor.shutdown(wait=False)

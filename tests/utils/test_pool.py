@@ -76,6 +76,15 @@ def test_a_killed_process_is_one_line():
         list(run_all(exec, [DIE] * 2, workers=3))
 
 
+KILL = "__import__('os').kill(__import__('os').getpid(), 9)"
+
+
+def test_a_killed_process_costs_its_own_item_alone():
+    items = ["1", KILL, "2", KILL, *"34567"]
+    results = list(run_all(eval, items, 2, killed=lambda item, reason: (item, reason.split(" (")[0])))
+    assert sorted(map(str, results)) == sorted([*"1234567", *[str((KILL, "a worker process was killed"))] * 2])
+
+
 _PARENT = """
 import os, sys
 from utils.pool import run_all
@@ -115,9 +124,11 @@ def test_the_cluster_works_in_its_own_processes_and_the_client_is_closed(dask_sc
     assert [client.status for client in clients] == ["closed"] * 2
 
 
-def test_workers_killed_again_and_again_are_one_line(dask_scheduler):
-    with pytest.raises(UserError, match=f"^{dask_scheduler}: Dask workers were killed .*more memory or fewer threads$"):
-        list(run_all(exec, [DIE], workers=1, scheduler=dask_scheduler))
+def test_workers_killed_again_and_again_cost_their_own_item_in_one_line(dask_scheduler):
+    results = run_all(exec, [DIE, "pass"], 1, dask_scheduler, killed=lambda item, reason: f"{item}: {reason}")
+    lost, kept = sorted(results, key=lambda result: result is None)
+    assert kept is None
+    assert lost.startswith(f"{DIE}: {dask_scheduler}: Dask workers were killed again and again")
 
 
 def test_workers_without_the_project_are_one_line(dask_scheduler, tmp_path, monkeypatch):
