@@ -12,7 +12,6 @@ import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -75,10 +74,10 @@ def main() -> None:
         started = time.perf_counter()
         epoch(trainer)
         waiting = timed.seconds / (time.perf_counter() - started)
-        ratio = median(e / b for e, b in zip(seconds["engine"], seconds["bare loop"], strict=True))
-        for name, values in seconds.items():
-            print(f"{name:<12} {1000 * median(values):8.1f} ms a step")
-        print(f"engine / bare loop: {ratio:.3f}")
+        best = {name: min(values) for name, values in seconds.items()}  # other programs only ever slow a round down
+        for name, value in best.items():
+            print(f"{name:<12} {1000 * value:8.1f} ms a step")
+        print(f"engine / bare loop: {best['engine'] / best['bare loop']:.3f}")
         print(f"waiting for patches from disk, {arguments.workers} worker(s): {100 * waiting:.1f} % of the epoch")
 
 

@@ -65,6 +65,11 @@ def test_every_package_is_installed():
         assert f'"{name}"' in listed
 
 
+def test_no_benchmark_hides_a_module():
+    """Python looks for modules beside the script first."""
+    assert not {path.stem for path in (ROOT / "benchmarks").iterdir()} & {*LEVEL, *sys.stdlib_module_names}
+
+
 @pytest.mark.parametrize(
     "script",
     [

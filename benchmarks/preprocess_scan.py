@@ -1,6 +1,6 @@
 """How fast and in how much memory a case is preprocessed, beside TorchIO's ToCanonical and Resample(1).
 
-    python benchmarks/preprocessing.py
+    python benchmarks/preprocess_scan.py
 
 The scan is a phantom's body from head to pelvis, 512×512×600 voxels of 0.8×0.8×1 mm, as .nii.gz. It is stored once as
 most are, and once as VerSe's worst: the CT with an intercept, which makes nibabel compute in float64, and the mask as
@@ -22,10 +22,6 @@ from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-if __name__ == "__main__":
-    # Python puts this folder first on the path, where "preprocessing" is this file.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from utils.misc import OneLineParser, command
 from verse_utils.cases import Case
