@@ -54,6 +54,7 @@ def preprocess(
     pictures: bool = True,
     scheduler: str | None = None,
     memory_gb: float | None = None,
+    needed_splits: Sequence[str] = ("training", "validation"),
 ) -> Path:
     """Write every case of one or several data sets that can be used to an H5, as ``preprocess_cases`` does.
 
@@ -63,6 +64,7 @@ def preprocess(
         settings: what the cases are resampled to, for which task.
         output, workers, pictures, scheduler, memory_gb: as of ``preprocess_cases``.
         exclude: globs of ids or patients to leave out.
+        needed_splits: as of ``select_cases``.
 
     Raises:
         UserError: as of ``select_cases`` and ``preprocess_cases``.
@@ -70,7 +72,7 @@ def preprocess(
     from verse_utils.check.selection import select_cases
 
     roots = [roots] if isinstance(roots, Path) else roots
-    selection = select_cases(roots, edition, Chosen(exclude=exclude, goes_on=True))
+    selection = select_cases(roots, edition, Chosen(exclude=exclude, goes_on=True), needed_splits=needed_splits)
     return preprocess_cases(selection, edition, settings, output, workers, pictures, scheduler, memory_gb=memory_gb)
 
 

@@ -93,14 +93,14 @@ def test_again(settings: TrainingSettings) -> None:
     check_run_folder(settings)
     run, task = settings.run_folder, TRAINING_TASKS[settings.task](settings)
     plan = StepPlan(find_device(settings.device, settings.precision), False, settings.batch_size, settings.accumulate)
-    best = load_checkpoint_of(settings.task, run.best_checkpoint)
-    network = best["network"].build()
-    fill_network(network, best["network"], best, run.best_checkpoint)
-    dataset = task.dataset(find_h5(settings, task), settings.test_split, whole=True)
-    if not len(dataset):
-        raise UserError(f"{dataset.store.name}: no {settings.test_split} cases; nothing to test on")
-    check_run_folder(settings, dataset.store.fingerprint())
     with locked(run.path):
+        best = load_checkpoint_of(settings.task, run.best_checkpoint)
+        network = best["network"].build()
+        fill_network(network, best["network"], best, run.best_checkpoint)
+        dataset = task.dataset(find_h5(settings, task), settings.test_split, whole=True)
+        if not len(dataset):
+            raise UserError(f"{dataset.store.name}: no {settings.test_split} cases; nothing to test on")
+        check_run_folder(settings, dataset.store.fingerprint())
         if settings.test_folder.path != run.path:
             write_test_config(settings)
         handler = test(task, network.to(plan.device.torch_device), dataset, settings, plan, best["epoch"])
@@ -211,6 +211,7 @@ def find_h5(settings: TrainingSettings, task: TrainingTask) -> tuple[Path, ...]:
             "them, and give the H5 files"
         )
     print(f"{settings.data_paths} is no H5: preprocessing its cases, except those that were written before")
-    h5_path = preprocess(paths, settings.dataset_edition, task.preprocessing())
+    needed_splits = ("training", "validation") if settings.fold is None else ("training",)
+    h5_path = preprocess(paths, settings.dataset_edition, task.preprocessing(), needed_splits=needed_splits)
     print(f"{h5_path} can be passed as --data_path from now on")
     return (h5_path,)

@@ -29,7 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         holder = path.read_text(encoding="utf-8") or "another process"
         raise UserError(
-            f"{folder}: {holder} trains this run; wait for it, stop it, or choose another --model_name"
+            f"{folder}: {holder} holds this run; wait for it, stop it, or choose another --model_name"
         ) from None
     try:
         holder = f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M},"

@@ -39,6 +39,7 @@ def select_cases(
     chosen: Chosen | None = None,
     validation_share: float | None = None,
     seed: int = 0,
+    needed_splits: Sequence[str] = ("training", "validation"),
 ) -> Selection:
     """Find cases and check their headers, all of them, in seconds.
 
@@ -48,10 +49,11 @@ def select_cases(
         chosen: which cases are wanted; all by default. One that ``goes_on`` leaves cases out, another raises.
         validation_share: share of the training patients that are moved to validation, where there is no such split.
         seed: of that draw, and of the splits of data that tells none.
+        needed_splits: that training needs cases of; folds of a cross-validation need no validation split.
 
     Raises:
-        UserError: no case, a glob that matches none, no case of training or of validation that can be used though all
-            cases are wanted, or a fault that is not to be left out.
+        UserError: no case, a glob that matches none, no case of a needed split that can be used though all cases are
+            wanted, or a fault that is not to be left out.
     """
     chosen = chosen or Chosen()
     places = ", ".join(map(str, roots))
@@ -72,7 +74,7 @@ def select_cases(
     if not selection.cases:
         raise UserError(f"{places}: no case can be used: " + "; ".join(lines_of(selection.left_out, faults=True)))
     if chosen.is_everything:
-        _check_splits(selection, cases, places)
+        _check_splits(selection, cases, places, needed_splits)
     return selection
 
 
@@ -100,23 +102,23 @@ def _with_validation(cases: Sequence[Case], share: float, seed: int, places: str
     return sorted(moved, key=lambda case: (SPLITS.index(case.split), case.case_id))
 
 
-def _check_splits(selection: Selection, cases: Sequence[Case], places: str) -> None:
-    """Raise UserError unless there are cases to train on and to validate by; training would refuse the H5."""
-    for split, remedy in (
-        ("training", "training needs some; name a folder of cases like dataset-verse19training"),
-        (
-            "validation",
-            "training picks the best epoch by them; name a folder of cases like dataset-verse19validation, or run "
-            "preprocessing.py with --validation_share 0.15, which draws them from the training patients",
-        ),
-    ):
+_REMEDIES = {
+    "training": "training needs some; name a folder of cases like dataset-verse19training",
+    "validation": "training picks the best epoch by them; name a folder of cases like dataset-verse19validation, or "
+    "run preprocessing.py with --validation_share 0.15, which draws them from the training patients",
+}
+
+
+def _check_splits(selection: Selection, cases: Sequence[Case], places: str, needed_splits: Sequence[str]) -> None:
+    """Raise UserError unless each needed split has cases; training would refuse the H5."""
+    for split in needed_splits:
         if any(case.split == split for case in selection.cases):
             continue
         found = sum(case.split == split for case in cases)
         if found:
             lines = lines_of([report for report in selection.left_out if report.split == split], faults=True)
             raise UserError(f"{places}: none of its {found} {split} cases can be used: " + "; ".join(lines))
-        raise UserError(f"{places}: has no {split} cases; {remedy}")
+        raise UserError(f"{places}: has no {split} cases; {_REMEDIES[split]}")
 
 
 def find_all(root: Path, include: Sequence[str], exclude: Sequence[str]) -> tuple[list[Case], list[CaseReport]]:

@@ -42,3 +42,12 @@ def test_only_what_changes_the_result_must_be_the_same(tmp_path):
     check_run_folder(settings_of(tmp_path, "--workers", "3", "--device", "cuda", "--use_wandb"))
     with pytest.raises(UserError, match="made with --seed 0, which can't change to 1"):
         check_run_folder(settings_of(tmp_path, "--seed", "1"))
+
+
+def test_a_setting_that_an_older_run_lacks_is_told(tmp_path):
+    settings = settings_of(tmp_path)
+    settings.run_folder.path.mkdir()
+    older = {key: value for key, value in settings.as_dict().items() if key != "clip"}
+    settings.run_folder.config.write_text(json.dumps({"settings": older}), encoding="utf-8")
+    with pytest.warns(UserWarning, match="begun by a version without --clip; it goes on with --clip 12"):
+        check_run_folder(settings, data="any")
