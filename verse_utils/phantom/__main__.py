@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from verse_utils.errors import UserError, one_line
 from verse_utils.names import SPLITS
 from verse_utils.phantom.dataset import FIELDS_OF_VIEW, write_phantom_dataset
 
@@ -20,11 +21,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--field_of_view", choices=FIELDS_OF_VIEW, default="spine", help="what is scanned")
+    parser.add_argument("--shapes", type=Path, help="folder with masks whose vertebrae trunks are built around")
     arguments = parser.parse_args()
     counts = {split: getattr(arguments, split) for split in SPLITS}
-    scores = write_phantom_dataset(
-        arguments.output, counts, arguments.seed, arguments.workers, field_of_view=arguments.field_of_view
-    )
+    try:
+        scores = write_phantom_dataset(
+            arguments.output,
+            counts,
+            arguments.seed,
+            arguments.workers,
+            field_of_view=arguments.field_of_view,
+            shapes=arguments.shapes,
+        )
+    except UserError as error:
+        parser.exit(2, f"error: {one_line(error)}\n")
     print(f"{arguments.output}: {len(scores)} phantoms; HU > 150 alone has a Dice of {np.mean(scores):.2f}")
 
 

@@ -15,11 +15,13 @@ import nibabel as nib
 import numpy as np
 
 from verse_utils.centroids import write_centroids
+from verse_utils.errors import UserError
 from verse_utils.names import SPLITS
 from verse_utils.phantom.anatomy import Anatomy, make_anatomy
 from verse_utils.phantom.case import Phantom, label_whole
 from verse_utils.phantom.render import render
 from verse_utils.phantom.shapes import rotation
+from verse_utils.phantom.trunk.label_maps import find_masks
 from verse_utils.phantom.trunk.phantom import make_trunk_phantom
 
 # Axis codes with their number among VerSe's 374 scans.
@@ -90,6 +92,7 @@ def write_phantom_dataset(
     workers: int = 1,
     size: str = "full",
     field_of_view: str = "spine",
+    shapes: Path | None = None,
 ) -> list[float]:
     """Write a VerSe19-shaped folder of phantoms.
 
@@ -100,16 +103,25 @@ def write_phantom_dataset(
         workers: processes.
         size: as in ``make_phantom``.
         field_of_view: "spine", a run of vertebrae in simple surroundings, or "trunk", see ``make_trunk_phantom``.
+        shapes: folder with masks whose vertebrae trunks are built around.
 
     Returns:
         The Dice of the mask ``HU > 150`` for each case: what a threshold alone achieves.
+
+    Raises:
+        UserError: shapes for another field of view than that of a trunk, no masks there, or masks that can't be used.
     """
+    make: Callable[[Sequence[int]], Phantom] = partial(_MAKERS[field_of_view], size=size)
+    if shapes is not None:
+        if field_of_view != "trunk":
+            raise UserError(f"--shapes {shapes}: only trunks are built around masks; add --field_of_view trunk")
+        make = partial(make_trunk_phantom, size=size, masks=find_masks(shapes))
     jobs = [
         (split, number)
         for split_index, split in enumerate(SPLITS)
         for number in range(100 * (split_index + 1), 100 * (split_index + 1) + counts.get(split, 0))
     ]
-    work = partial(_write_case, Path(root), seed, partial(_MAKERS[field_of_view], size=size))
+    work = partial(_write_case, Path(root), seed, make)
     if workers == 1:
         return [work(job) for job in jobs]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

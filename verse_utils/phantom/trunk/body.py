@@ -16,7 +16,7 @@ from verse_utils.phantom.trunk.pelvis_and_skull import femora, hip_bones, sacrum
 from verse_utils.phantom.trunk.person import Person, draw_person, shifted, tube
 from verse_utils.phantom.trunk.vertebrae import canal, vertebra_solids
 
-_CARTILAGE_MM = 0.7  # around vertebrae: facet joints, end plates, joints with the ribs
+CARTILAGE_MM = 0.7  # around vertebrae: facet joints, end plates, joints with the ribs
 # Half the body's width and depth without fat, and how far the skin lies behind the spine: at heights above the sacrum
 # (mm), then at levels (VerSe's numbers); mm for the mean adult.
 _BELOW = {-320: (168, 105, 78), -180: (172, 108, 84), -90: (168, 108, 88), 30: (142, 100, 82)}
@@ -97,7 +97,7 @@ def vertebra(person: Person, number: int) -> Part:
     """A vertebra of the generator's own shape."""
     pose, size = person.poses[number], person.sizes[number]
     hollow = [canal(pose, size)] if number > 1 else []
-    return replace(person.bone.part(vertebra_solids(number, pose, size), hollow, number), rim_mm=_CARTILAGE_MM)
+    return replace(person.bone.part(vertebra_solids(number, pose, size), hollow, number), rim_mm=CARTILAGE_MM)
 
 
 def discs(person: Person) -> list[Part]:

@@ -14,7 +14,7 @@ from verse_utils.phantom.trunk.person import Person, flesh, tube
 
 FAT_HU, MUSCLE_HU, GAS_HU = -95.0, 50.0, -920.0
 # VerSe's numbers that organs are placed by.
-C2, C6, T1, T3, T4, T5, T6, T7, T8, T9, T10, T11, T12, L1, L2, L3, L4, L5 = 2, 6, 8, *range(10, 25)
+C2, C6, C7, T1, T3, T4, T5, T6, T7, T8, T9, T10, T11, T12, L1, L2, L3, L4, L5 = 2, 6, 7, 8, *range(10, 25)
 T2 = 9
 
 
@@ -23,7 +23,8 @@ def chest_organs(person: Person) -> list[Part]:
     lungs = cavity(person)
     wide = person.scale * person.rng.uniform(0.9, 1.1)
     mediastinum = _column(
-        person, [(T1, 0, 22, 30, 26), (T4, -2, 36, 36, 36), (T7, -8, 52, 42, 50), (T12, -8, 60, 40, 56)]
+        person,
+        [(C7, 0, 18, 30, 26), (T1, 0, 22, 30, 26), (T4, -2, 36, 36, 36), (T7, -8, 52, 42, 50), (T12, -8, 60, 40, 56)],
     )
     return [
         flesh([lungs], person.rng.uniform(-890, -780), 25),
@@ -45,7 +46,7 @@ def _column(person: Person, rows: Sequence[tuple[float, float, float, float, flo
 
 def _spinal_muscles(person: Person) -> list[Part]:
     """The muscles on both sides of the spinous processes, which keep the lungs off the arches."""
-    levels = [number for number in sorted(person.poses) if T1 <= number <= L5]
+    levels = [number for number in sorted(person.poses) if C7 <= number <= L5]
     rows = [(level, 0.0, -39.0, 42.0, 31.0) for level in levels]
     fatty = person.rng.uniform(0, 30) * (person.age > 50)
     return [flesh([_column(person, rows)], MUSCLE_HU - fatty, 8 + fatty)]

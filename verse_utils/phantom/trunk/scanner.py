@@ -50,19 +50,27 @@ class Protocol:
     is_round: bool
 
 
-def draw_protocol(anatomy: Anatomy, rng: np.random.Generator, spacing_mm: float | None = None) -> Protocol:
+def draw_protocol(
+    anatomy: Anatomy, rng: np.random.Generator, spacing_mm: float | None = None, levels: tuple[int, int] | None = None
+) -> Protocol:
     """Draw a field of view anywhere between neck and pelvis, slices of 0.7 to 5 mm, a kernel and a dose.
 
     Args:
         anatomy: the body.
         rng: draws the rest.
         spacing_mm: of all axes, if it isn't to be drawn; coarse voxels are for tests.
+        levels: VerSe's numbers of the highest and the lowest vertebra that are to be seen; the ends lie about there.
     """
+    if levels:
+        high, low = rng.uniform(levels[0] - 2.5, levels[0] + 1), rng.uniform(levels[1] - 0.5, levels[1] + 2.5)
+    else:
+        region = list(_REGIONS)[rng.choice(len(_REGIONS), p=list(_REGIONS.values()))]
+        low, high = (rng.uniform(*ends) for ends in region)
     is_sharp = rng.random() < 0.4
     slice_mm = float(rng.choice([rng.uniform(0.7, 1.25), rng.uniform(1.5, 2.5), 3.0, 5.0], p=[0.35, 0.25, 0.2, 0.2]))
     pixel_mm = rng.uniform(0.7, 1.0)
     pixel_mm, slice_mm = (spacing_mm, spacing_mm) if spacing_mm else (max(pixel_mm, 0.8), slice_mm)
-    affine, shape = _grid(anatomy, rng, pixel_mm, slice_mm)
+    affine, shape = _grid(anatomy, (low, high), rng, pixel_mm, slice_mm)
     dose_hu = rng.uniform(7, 22) * (2.2 if is_sharp else 1.0) / np.sqrt(max(slice_mm, 0.7) / 2)
     return Protocol(
         affine,
@@ -76,17 +84,14 @@ def draw_protocol(anatomy: Anatomy, rng: np.random.Generator, spacing_mm: float 
 
 
 def _grid(
-    anatomy: Anatomy, rng: np.random.Generator, pixel_mm: float, slice_mm: float
+    anatomy: Anatomy, ends: tuple[float, float], rng: np.random.Generator, pixel_mm: float, slice_mm: float
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """A field of view whose ends lie anywhere in the region that is scanned: its affine and its shape."""
-    regions = list(_REGIONS)
-    (low, high) = (rng.uniform(*ends) for ends in regions[rng.choice(len(regions), p=list(_REGIONS.values()))])
+    """A field of view from the lower to the upper end, which are levels: its affine and its shape."""
     numbers = sorted(number for number in anatomy.body_pose if number <= 24)
     origins = np.array([anatomy.body_pose[number].origin for number in numbers])
     # Below L5, a level is about 45 mm; above C1, 25 mm.
     bottom, top = (
-        np.interp(level, numbers, origins[:, 2]) - 45 * max(level - 24, 0) + 25 * max(1 - level, 0)
-        for level in (low, high)
+        np.interp(level, numbers, origins[:, 2]) - 45 * max(level - 24, 0) + 25 * max(1 - level, 0) for level in ends
     )
     shown = (origins[:, 2] > bottom) & (origins[:, 2] < top)
     spine = origins[shown].mean(axis=0)
