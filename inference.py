@@ -70,6 +70,7 @@ class Job:
     evaluate: Path | None
     overwrite: bool
     workers: int
+    preview: bool
     resample_series: bool
     options: Options
 
@@ -102,8 +103,11 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
             scan.save_on_slices(found.mask, job.output / f"{source.name}_vertebrae_slices.nii.gz")
         if found.probabilities is not None:
             scan.save(found.probabilities, job.output / f"{source.name}_probabilities.nii.gz")
-        _save_picture(source.name, found, job.output / f"{source.name}.png")
         seconds = {**found.seconds, "write": round(time.perf_counter() - started, 2)}
+        if job.preview:
+            started = time.perf_counter()
+            _save_picture(source.name, found, job.output / f"{source.name}.png")
+            seconds["preview"] = round(time.perf_counter() - started, 2)
         summary = {**base, **_summary(scan, found, models, job), "seconds": seconds, "warnings": found.warnings}
         summary |= metrics
         write_json(summary_path, summary)
@@ -171,11 +175,11 @@ def _described(model: TrainedModel) -> dict[str, str]:
 
 
 def _save_picture(name: str, found: Segmentation, path: Path) -> None:
-    from utils.visualize import draw_mask, save_figure
+    from utils.preview import draw_mask, save_preview
 
     if found.working_hu is None or found.working_components is None:
         return
-    save_figure(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_components, name), path)
+    save_preview(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_components, name), path)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -240,6 +244,8 @@ def parse_arguments() -> argparse.Namespace:
     drop = "drop connected components under 5 cm³ (blobs), all but the largest, or none"
     add("--postprocess", choices=POSTPROCESSING, default=Options.postprocess, help=drop)
     add("--probabilities", action="store_true", help="save the probability of foreground, too")
+    add("--preview", action="store_true", default=True, help="draw a picture of each mask; done unless --no_preview")
+    add("--no_preview", dest="preview", action="store_false", help="draw no pictures")
     add("--evaluate", type=Path, metavar="MASKS", help="folder of reference masks to score the results by")
     add("--overwrite", action="store_true", help="segment scans again whose results exist")
     add("--json", action="store_true", help="print the summaries as JSON instead of the table")

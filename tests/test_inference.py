@@ -350,7 +350,8 @@ def test_a_killed_worker_costs_its_own_scan(infer, scans, tmp_path, monkeypatch)
 
     monkeypatch.setattr("utils.pool.run_all", first_is_killed)
     first, second = sorted(scans.iterdir())
-    result = infer([scans], "--no_localiser", "--workers", 2)
+    result = infer([scans], "--no_localiser", "--workers", 2, "--no_preview")
+    assert not list((tmp_path / "out").glob("*.png"))
     assert result.returncode == 1 and result.stderr.count(f"error: {first}: a worker process was killed") == 1
     assert [path.name for path in (tmp_path / "out").glob("*.nii.gz")] == [f"{second.name[:-7]}_vertebrae.nii.gz"]
 

@@ -107,38 +107,6 @@ def _draw_plane(
     ax.set_yticks([])
 
 
-def draw_mask(image_hu: np.ndarray, spacing_mm: Sequence[float], mask: np.ndarray, title: str) -> Figure:
-    """Draw a predicted mask's outline on three planes through it, and on the scan's projection from the front.
-
-    Args:
-        image_hu: (X, Y, Z), HU; an array, or a volume on disk (``Scratch``).
-        spacing_mm: along X, Y, Z.
-        mask: (X, Y, Z), 0 outside; an array, or a volume on disk.
-        title: of the whole picture.
-    """
-    from matplotlib.figure import Figure
-
-    where = planes_through(mask)
-    extents_mm = np.array(image_hu.shape) * np.array(spacing_mm)
-    widths = [extents_mm[1], extents_mm[0], extents_mm[0], extents_mm[0]]
-    height = min(max(12.0 * max(extents_mm[2], extents_mm[1]) / sum(widths), 2.0), 12.0) + 0.5
-    figure = Figure(figsize=(12, height), layout="constrained")
-    axes = figure.subplots(1, 4, gridspec_kw={"width_ratios": widths})
-    figure.suptitle(title, fontsize=10)
-    for (plane, axis), ax in zip(_PLANES, axes, strict=False):
-        _draw_plane(ax, image_hu, spacing_mm, axis, where[axis], {PREDICTION_COLOUR: mask})
-        ax.set_title(plane, fontsize=8)
-    front = _seen_from_front(image_hu), _seen_from_front(mask)
-    _draw_plane(axes[3], front[0], spacing_mm, 1, 0, {PREDICTION_COLOUR: front[1]})
-    axes[3].set_title("projection", fontsize=8)
-    return figure
-
-
-def _seen_from_front(volume: np.ndarray) -> np.ndarray:
-    """(X, 1, Z) maximum along Y."""
-    return np.concatenate([volume[..., planes].max(axis=1, keepdims=True) for planes in _slabs(volume)], axis=2)
-
-
 def _slabs(volume: np.ndarray) -> list[slice]:
     """Slices of Z that divide a volume into slabs, as a volume on disk may not fit the memory."""
     return [slice(first, first + SLAB_SLICES) for first in range(0, volume.shape[2], SLAB_SLICES)]
