@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -11,7 +13,6 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from reports import page
 from reports.finished_run import FinishedRun, read_finished_run
-from reports.jpeg import data_url_bytes, jpeg_data_url
 from reports.run import Run, read_run
 from reports.surface_figure import error_figure
 from utils.misc import OneLineParser, command, written_aside
@@ -25,6 +26,9 @@ SURFACES_BYTES = 6_000_000
 LEAST_PICTURE_BYTES = 12_000
 # HTML around a picture.
 _BYTES_AROUND_PICTURE = 400
+# A picture's greatest width in pixels, and its quality as JPEG: from the best to the least that still shows an outline.
+_JPEG_STEPS = ((1080, 88), (1080, 75), (900, 70), (720, 65), (600, 55), (480, 45), (400, 35))
+_JPEG_PREFIX = "data:image/jpeg;base64,"
 
 
 def write_report(folder: Path) -> Path:
@@ -149,6 +153,30 @@ def _pictures(run: FinishedRun, room: int) -> dict[str, str]:
             urls[case] = url
             room -= len(url)
     return urls
+
+
+def jpeg_data_url(path: Path, most_bytes: int) -> str | None:
+    """A picture as a JPEG's data URL of at most so many characters; None where it would not be legible."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        rgba = opened.convert("RGBA")
+    picture = Image.new("RGB", rgba.size, "white")  # figures are transparent where their paper is
+    picture.paste(rgba, mask=rgba.getchannel("A"))
+    for width, quality in _JPEG_STEPS:
+        smaller = picture.copy()
+        smaller.thumbnail((width, width * 4), Image.Resampling.LANCZOS)
+        buffer = BytesIO()
+        # No chroma subsampling: it blurs coloured outlines.
+        smaller.save(buffer, "JPEG", quality=quality, subsampling=0)
+        if data_url_bytes(buffer.tell()) <= most_bytes:
+            return _JPEG_PREFIX + base64.b64encode(buffer.getvalue()).decode()
+    return None
+
+
+def data_url_bytes(jpeg_bytes: int) -> int:
+    """Length of a data URL that holds so many bytes: base64 makes 4 characters of 3 bytes."""
+    return len(_JPEG_PREFIX) + 4 * -(-jpeg_bytes // 3)
 
 
 def _surfaces_shown(run: FinishedRun, figures: dict[str, str]) -> str:

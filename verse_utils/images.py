@@ -16,7 +16,7 @@ import numpy as np
 
 from verse_utils.cases import Case
 from verse_utils.errors import FileError, GridError, IntensityError, MaskError
-from verse_utils.files.unpacked import open_unpacked, unpacked_size
+from verse_utils.files.unpacked import check_claim, open_unpacked, unpacked_size
 from verse_utils.labels import T13
 from verse_utils.numberings import NUMBERINGS, UNKNOWN, VERSE, Numbering
 
@@ -179,12 +179,7 @@ def _check_size(image: Any, path: Path) -> None:
         held = unpacked_size(Path(voxels.file_like), claimed)
     except _READ_ERRORS as error:
         raise FileError(f"{path}: voxels can't be read ({_reason(error)}); fetch the file again") from None
-    if held != claimed:
-        holds = f"holds more than {claimed}" if held > claimed else f"holds {held}"
-        raise FileError(
-            f"{path}: voxels can't be read (its header claims {claimed} bytes for {voxels.shape} {voxels.dtype}, "
-            f"the file {holds}); fetch the file again"
-        )
+    check_claim(path, claimed, held, f"{voxels.shape} {voxels.dtype}")
 
 
 def lacks_orientation(image: Any) -> bool:

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from reports import report as script
-from reports.jpeg import jpeg_data_url
-from reports.report import MOST_BYTES, write_report
+from reports.report import MOST_BYTES, jpeg_data_url, write_report
 from utils.files.scans import save_mask
 from verse_utils.errors import UserError
 

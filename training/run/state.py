@@ -147,15 +147,14 @@ def check_run_folder(settings: TrainingSettings, data: str | None = None) -> Non
     found = _settings_of(run)
     if found is None and any(not path.name.startswith(".") for path in run.path.iterdir()):
         raise UserError(f"{run.path}: exists but holds no run ({run.config.name}); choose another --model_name")
-    for key, value in settings.identity().items() if found is not None else ():
-        if key not in found["settings"]:
+    before = {} if found is None else found["settings"]
+    for key, value in settings.identity().items() if before else ():
+        if key not in before:
             if not settings.test_only and data is not None:
                 told = f"{run.path}: was begun by a version without --{key}; it goes on with --{key} {value}"
                 warnings.warn(told, stacklevel=2)
-        elif found["settings"][key] != value:
-            raise UserError(
-                f"{run.path}: was made with --{key} {found['settings'][key]}, which can't change to {value}; {remedy}"
-            )
+        elif before[key] != value:
+            raise UserError(f"{run.path}: was made with --{key} {before[key]}, which can't change to {value}; {remedy}")
     if found is not None and data is not None and found.get("data", data) != data:
         raise UserError(f"{settings.data_paths}: holds other cases than {run.path} was trained on; {remedy}")
     if settings.test_only:

@@ -9,6 +9,8 @@ import struct
 from pathlib import Path
 from typing import IO
 
+from verse_utils.errors import FileError
+
 _GZIP, _BZIP2 = b"\x1f\x8b", b"BZh"
 
 
@@ -35,11 +37,33 @@ def unpacked_size(path: Path, claimed: int) -> int:
             (told,) = struct.unpack("<I", file.read())  # by the last member, modulo 4 GiB (RFC 1952, 2.3.1)
         if told == claimed:
             return claimed
-    held = 0
     with open_unpacked(path) as stream:
-        while held <= claimed and (block := stream.read(1 << 20)):
-            held += len(block)
+        return count_bytes(stream, claimed)
+
+
+def count_bytes(stream: IO[bytes], claimed: int) -> int:
+    """Bytes of a stream, counted no further than to more than were claimed."""
+    held = 0
+    while held <= claimed and (block := stream.read(1 << 20)):
+        held += len(block)
     return held
+
+
+def check_claim(shown: Path, claimed: int, held: int, voxels: str, holder: str = "the file") -> None:
+    """Raise FileError unless an image holds as many bytes as its header claims, before memory is taken for them.
+
+    Args:
+        shown: path of the image, for the message.
+        claimed, held: bytes.
+        voxels: their shape and dtype, for the message.
+        holder: what holds them, where it isn't the file that is shown.
+    """
+    if held != claimed:
+        holds = f"holds more than {claimed}" if held > claimed else f"holds {held}"
+        raise FileError(
+            f"{shown}: voxels can't be read (its header claims {claimed} bytes for {voxels}, {holder} {holds}); "
+            "fetch the file again"
+        )
 
 
 def _start(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from verse_utils.errors import FileError
+from verse_utils.files.unpacked import check_claim, count_bytes
 from verse_utils.images import to_hu
 
 
@@ -66,19 +67,13 @@ class RawImage:
         claimed = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
         try:
             with self._open() as stream:
-                held = 0
-                while self.is_packed and held <= claimed and (block := stream.read(1 << 20)):
-                    held += len(block)
-                if not self.is_packed:
+                if self.is_packed:
+                    held = count_bytes(stream, claimed)
+                else:
                     held = os.fstat(stream.fileno()).st_size - stream.tell()
         except (OSError, zlib.error) as error:
             raise FileError(f"{shown}: voxels can't be read ({error}); fetch the file again") from None
-        if held != claimed:
-            holds = f"holds more than {claimed}" if held > claimed else f"holds {held}"
-            raise FileError(
-                f"{shown}: voxels can't be read (its header claims {claimed} bytes for {self.shape} {self.dtype}, "
-                f"{self.file.name} {holds}); fetch the file again"
-            )
+        check_claim(shown, claimed, held, f"{self.shape} {self.dtype}", self.file.name)
 
     def _open(self) -> IO[bytes]:
         """The voxels' bytes, from the first on."""
