@@ -17,23 +17,26 @@ from metrics.vertebra_metrics import FINDING_METRICS, NAME_METRICS, count_findin
 from utils.files.scans import Scan
 from utils.geometry.matched_grids import match_grid
 from verse_utils.errors import UserError
-from verse_utils.images import check_same_grid, open_image, read_mask
+from verse_utils.images import open_image, read_mask
 from verse_utils.labels import LABEL_SCHEMES
 
 
 def score_scan(mask: np.ndarray, scan: Scan, reference_path: Path) -> dict[str, float]:
-    """All mask metrics of a mask, taken as "vertebra or not", in mm on the scan's own grid.
+    """All mask metrics of a mask, taken as "vertebra or not", in mm on the reference mask's grid, as ``MaskScores``.
 
     Args:
         mask: (I, J, K) uint8.
         scan: in which it was found.
-        reference_path: file of the reference mask.
+        reference_path: file of the reference mask; on another grid, its voxels are compared with the nearest ones.
 
     Raises:
-        UserError: no mask, or one on another grid.
+        UserError: no mask, or one that shares no space with the scan.
     """
-    check_same_grid(scan, open_image(reference_path), scan.path, reference_path)
-    return MASK_METRICS.measure(mask, read_mask(reference_path), spacing_mm=nib.affines.voxel_sizes(scan.affine))
+    reference = open_image(reference_path)
+    matched = match_grid(mask, scan, reference, (scan.path, reference_path), resample=True)
+    return MASK_METRICS.measure(
+        matched, read_mask(reference_path), spacing_mm=nib.affines.voxel_sizes(reference.affine)
+    )
 
 
 class MaskScores:

@@ -362,9 +362,30 @@ def test_a_reference_mask_must_be_there_and_fit(infer, scans, tmp_path):
     (tmp_path / "masks").mkdir()
     result = infer([scans / name], "--evaluate", tmp_path / "masks")
     assert result.returncode == 1 and "no reference mask" in result.stderr
-    nifti(np.zeros((5, 5, 5), np.uint8))(tmp_path / "masks" / name.replace("_ct", "_mask"))
+    far = nib.affines.from_matvec(np.eye(3), [9000, 0, 0])
+    nifti(np.zeros((5, 5, 5), np.uint8), far)(tmp_path / "masks" / name.replace("_ct", "_mask"))
     result = infer([scans / name], "--evaluate", tmp_path / "masks")
-    assert result.returncode == 1 and "shape (5, 5, 5)" in result.stderr
+    assert result.returncode == 1 and "shares no space with the reference mask" in result.stderr
+
+
+def test_a_reference_mask_on_another_grid_is_scored_as_by_the_command_for_masks(infer, run_script, scans, tmp_path):
+    """Turned, and cut to every other voxel: as by ``metrics.evaluate --resample``."""
+    ct = sorted(scans.iterdir())[0]
+    path = tmp_path / "masks" / ct.name.replace("_ct", "_seg-vert_msk")
+    image = nib.load(path)
+    turned = nib.as_closest_canonical(
+        nib.Nifti1Image(np.asarray(image.dataobj).transpose(2, 0, 1), image.affine[:, [2, 0, 1, 3]])
+    )
+    nib.save(turned.slicer[::2, ::2, :], path)
+    result = infer([ct], "--evaluate", tmp_path / "masks", "--no_localiser", "--postprocess", "none", "--json")
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads(result.stdout)
+    for other in (tmp_path / "masks").iterdir():
+        if other != path:
+            other.unlink()
+    scored = run_script("metrics/evaluate.py", "out", "masks", "--resample", "--json", cwd=tmp_path)
+    (case,) = json.loads(scored.stdout)["cases"]
+    assert row["metrics"] == {key: pytest.approx(case[key]) for key in row["metrics"]}
 
 
 def test_each_checkpoint_is_read_once(infer, scans, monkeypatch):

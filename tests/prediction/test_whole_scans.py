@@ -1,6 +1,6 @@
 """Whole scans: geometry with oracles in place of networks; what is searched, cleaned and labelled."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +12,11 @@ import scipy.ndimage
 import torch
 from torch import nn
 
-from prediction.checkpoints import NetworkSpec
+from prediction.checkpoints import NetworkSpec, save_checkpoint
 from prediction.device import Device
 from prediction.options import Options
 from prediction.trained_model import TrainedModel
-from prediction.whole_scans import Models, segment
+from prediction.whole_scans import Models, load_models, segment
 from utils.constants import HU_PER_UNIT
 from utils.files.find_scans import ScanSource
 from utils.files.scans import open_scan
@@ -235,6 +235,43 @@ def test_what_a_unit_is_comes_from_the_checkpoint(hu_per_unit):
         assert 0 < results[-1][0] < windows.wanted.sum()  # windows of air aren't looked at
     assert results[0][:2] == results[1][:2] == (results[0][0], -1000.0)
     torch.testing.assert_close(results[1][2], results[0][2])
+
+
+class InUnits(nn.Module):
+    """An oracle that is fed by another unit, and keeps the range of what it is fed with, in HU."""
+
+    def __init__(self, hu_per_unit: float):
+        super().__init__()
+        self.hu_per_unit, self.seen_hu = hu_per_unit, [np.inf, -np.inf]
+
+    def forward(self, image):
+        image_hu = image * self.hu_per_unit
+        self.seen_hu = [min(self.seen_hu[0], float(image_hu.min())), max(self.seen_hu[1], float(image_hu.max()))]
+        return (image_hu - THRESHOLD_HU) * 10
+
+
+def test_localiser_and_segmenter_are_each_fed_by_their_own_scaling(tmp_path):
+    """That of its checkpoint."""
+    scalings = {SEGMENTATION: HuScaling((-1000.0, 400.0), 250.0), HEATMAP: HuScaling((-500.0, 300.0), 4000.0)}
+    spec = NetworkSpec("UNet", 1, 1, (16, 16, 16), {"channels": (4, 8)})
+    for task, scaling in scalings.items():
+        settings = {"task": task.name, "model_name": task.name}
+        weights = spec.build().state_dict()
+        save_checkpoint(tmp_path / f"{task}.pt", spec, weights, settings, epoch=1, input=asdict(scaling))
+    loaded = load_models(*(tmp_path / f"{task}.pt" for task in scalings), device="cpu")
+    assert [loaded.segmenter.scaling, loaded.localiser.scaling] == list(scalings.values())
+
+    image_hu, affine = scanned((1, 1, 1), oblique=False)
+    path = save(tmp_path / "ct.nii", image_hu, affine)
+    segmenter, localiser = (
+        replace(model, network=InUnits(scalings[model.task].hu_per_unit), scaling=scalings[model.task])
+        for model in (ORACLES.segmenter, ORACLES.localiser)
+    )
+    mask = segment(path, Models((segmenter,), localiser)).mask
+    assert mask.any()
+    np.testing.assert_array_equal(mask, segment(path, ORACLES).mask)
+    for model in (segmenter, localiser):
+        assert model.network.seen_hu == pytest.approx(scalings[model.task].hu_range, abs=1e-3)
 
 
 class Always(nn.Module):
