@@ -48,6 +48,9 @@ class Part:
         hollow: solids that are cut out, as the vertebral canal.
         label: VerSe's number, 0 where nothing is to be labelled.
         rim_mm: thickness of the cartilage around it, which keeps it apart from what was painted before.
+        inset_mm: how far within the solids the tissue ends; the label fills them, as masks reach beyond the bone.
+        uneven: share by which the shell's thickness varies from place to place.
+        thick_behind: where the shell is thicker: behind the origin of this frame, as in vertebral arches.
     """
 
     solids: tuple[Solid, ...]
@@ -58,6 +61,9 @@ class Part:
     hollow: tuple[Solid, ...] = ()
     label: int = 0
     rim_mm: float = 0.0
+    inset_mm: float = 0.0
+    uneven: float = 0.0
+    thick_behind: Pose | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from verse_utils.phantom.shapes import Solid, union_bounds, union_distance
 
 AIR_HU, FAT_HU, MUSCLE_HU, CARTILAGE_HU = -1000.0, -95.0, 50.0, 80.0
 
+_THICK = 2.2  # how many times thicker a shell is where it is thick
+
 Box = tuple[slice, slice, slice]
 # (a box of voxels, indices in the box, standard deviation in HU) -> texture at the indices, float32 HU
 Texture = Callable[[Box, tuple[np.ndarray, ...], float], np.ndarray]
@@ -94,16 +96,33 @@ def paint(
         _paint_rim(distance - np.float32(part.rim_mm), soft_mm, image)
     near = np.nonzero(distance < soft_mm / 2)
     distance = distance[near]
+    in_mask = distance < 0
+    if part.inset_mm:
+        distance = distance + np.float32(part.inset_mm)
     inside = np.full(len(distance), part.hu, np.float32)
     if part.texture_hu and texture:
         inside += texture(box, near, part.texture_hu)
     if part.shell_hu is not None:
-        shell = np.clip((distance + part.shell_mm) / soft_mm + 0.5, 0, 1)
+        shell = np.clip((distance + _shell_mm(part, box, affine, near, texture)) / soft_mm + 0.5, 0, 1)
         inside += shell * (part.shell_hu - inside)
     share = np.clip(0.5 - distance / soft_mm, 0, 1)
     image[near] += share * (inside - image[near])
     if part.label:
-        label[near] = np.where((distance < 0) & (label[near] == 0), part.label, label[near])
+        label[near] = np.where(in_mask & (label[near] == 0), part.label, label[near])
+
+
+def _shell_mm(
+    part: Part, box: Box, affine: np.ndarray, near: tuple[np.ndarray, ...], texture: Texture | None
+) -> np.ndarray | float:
+    """Thickness of a part's shell at indices in a box."""
+    thickness: np.ndarray | float = part.shell_mm
+    if part.thick_behind is not None:
+        _, forward, _ = part.thick_behind.to_local(voxel_points(affine, box))
+        shape = [axis.stop - axis.start for axis in box]
+        thickness = thickness * np.where(np.broadcast_to(forward, shape)[near] < 0, np.float32(_THICK), np.float32(1))
+    if part.uneven and texture:
+        thickness = thickness * np.clip(1 + texture(box, near, part.uneven), 0.3, 2.5)
+    return thickness
 
 
 def _distance(part: Part, box: Box, affine: np.ndarray, soft_mm: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -97,7 +97,14 @@ def vertebra(person: Person, number: int) -> Part:
     """A vertebra of the generator's own shape."""
     pose, size = person.poses[number], person.sizes[number]
     hollow = [canal(pose, size)] if number > 1 else []
-    return replace(person.bone.part(vertebra_solids(number, pose, size), hollow, number), rim_mm=CARTILAGE_MM)
+    return vertebral_bone(person, number, vertebra_solids(number, pose, size), hollow)
+
+
+def vertebral_bone(person: Person, number: int, solids: Sequence[Solid], hollow: Sequence[Solid] = ()) -> Part:
+    """The bone of a vertebra: its arch has thicker walls than its body."""
+    pose, size = person.poses[number], person.sizes[number]
+    rear = Pose(pose.to_world([0, -0.5 * size.depth - 1, 0]), pose.axes)
+    return replace(person.bone.part(solids, hollow, number), rim_mm=CARTILAGE_MM, thick_behind=rear)
 
 
 def discs(person: Person) -> list[Part]:

@@ -59,7 +59,11 @@ def rib_path(person: Person, vertebra: int, radius: float, side: int) -> list[Ve
     angles = np.linspace(_START_DEG, _END_DEG[number - 1], 13)
     if vertebra == T13:
         angles = np.linspace(_START_DEG, person.rng.uniform(-55, -35), 4)
-    return [*joints, *(_mirror(person, vertebra, loop_point(person, vertebra, angle), side) for angle in angles)]
+    loop = (_mirror(person, vertebra, loop_point(person, vertebra, angle), side) for angle in angles)
+    path = np.array([*joints, *loop])
+    for _ in range(2):  # round the rib's angle; the joints stay
+        path[2:-1] = 0.5 * path[2:-1] + 0.25 * (path[1:-2] + path[3:])
+    return list(path)
 
 
 def ribs(person: Person) -> list[Part]:

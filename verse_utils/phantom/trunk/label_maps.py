@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from verse_utils.errors import UserError
 from verse_utils.images import open_image, read_mask
 from verse_utils.labels import ANATOMICAL_ORDER
 from verse_utils.names import MASK, parse_file_name
-from verse_utils.phantom.anatomy import Anatomy, Part, draw_curves
+from verse_utils.phantom.anatomy import Anatomy, draw_curves
 from verse_utils.phantom.shapes import Pose, Vector
-from verse_utils.phantom.trunk.body import CARTILAGE_MM, build, vertebra
+from verse_utils.phantom.trunk.body import build, vertebra, vertebral_bone
 from verse_utils.phantom.trunk.person import Person, clothe, stack_spine
 from verse_utils.phantom.trunk.sizes import VertebraSize, draw_size, mean_size
 
@@ -97,12 +97,11 @@ def make_real_shapes(mask_path: Path, rng: np.random.Generator) -> tuple[Anatomy
     if len(shapes) < 2:
         raise UserError(f"{mask_path}: shows fewer than two whole vertebrae below C2; leave it out of --shapes")
     person, moved = _fit(shapes, rng)
-    parts = [_part(person, number, moved) if number in moved else vertebra(person, number) for number in person.poses]
+    parts = [
+        vertebral_bone(person, number, [moved[number]]) if number in moved else vertebra(person, number)
+        for number in person.poses
+    ]
     return build(person, parts), (min(moved), max(number for number in moved if number <= 24))
-
-
-def _part(person: Person, number: int, shapes: dict[int, MaskShape]) -> Part:
-    return replace(person.bone.part([shapes[number]], label=number), rim_mm=CARTILAGE_MM)
 
 
 def _shape(mask: np.ndarray, affine: np.ndarray) -> MaskShape:

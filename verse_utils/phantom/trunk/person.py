@@ -18,6 +18,15 @@ _ANOMALIES = {"L6": 0.07, "T13": 0.06, "eleven ribs": 0.05}
 
 
 @dataclass(frozen=True)
+class UnevenBone(Bone):
+    """Bone whose shell varies, and whose surface lies a little within its mask, as annotators draw it."""
+
+    def part(self, solids: Sequence[Solid], hollow: Sequence[Solid] = (), label: int = 0) -> Part:
+        """Bone of this density."""
+        return replace(super().part(solids, hollow, label), inset_mm=0.5, uneven=0.45)
+
+
+@dataclass(frozen=True)
 class Contrast:
     """HU of what blood and urine reach, and of what was drunk.
 
@@ -138,7 +147,7 @@ def _draw_bone(age: float, rng: np.random.Generator) -> Bone:
     """Trabecular bone of 50 to 250 HU, less with age, in a shell that thins."""
     spongy = np.clip(rng.normal(245 - 2.1 * (age - 20), 25), 50, 250)
     shell_mm = rng.uniform(0.9, 1.5) - 0.003 * (age - 20)
-    return Bone(float(spongy), rng.uniform(420, 800), shell_mm, rng.uniform(0.08, 0.18) * spongy + 10)
+    return UnevenBone(float(spongy), rng.uniform(500, 900), shell_mm, rng.uniform(0.12, 0.28) * spongy + 12)
 
 
 def _draw_contrast(rng: np.random.Generator) -> Contrast:

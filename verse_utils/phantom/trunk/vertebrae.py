@@ -23,6 +23,7 @@ class VertebralBody:
         waist: share by which it is narrower at half its height.
         flare: share by which the lower end plate is wider than the middle, and the upper narrower.
         dish_mm: how deep the end plates are.
+        point: share by which it is narrower in front than in its middle, and wider behind.
     """
 
     pose: Pose
@@ -30,10 +31,12 @@ class VertebralBody:
     waist: float = 0.07
     flare: float = 0.03
     dish_mm: float = 1.5
+    point: float = 0.0
 
     def bounds(self) -> tuple[Vector, Vector]:
         """Lowest and highest corner."""
-        reach = (np.abs(self.pose.axes) * (self.size / 2 * [1 + self.flare, 1 + self.flare, 1])).sum(axis=1)
+        widest = [1 + self.flare + self.point, 1 + self.flare, 1]
+        reach = (np.abs(self.pose.axes) * (self.size / 2 * widest)).sum(axis=1)
         return self.pose.origin - reach, self.pose.origin + reach
 
     def distance(self, points: Sequence[np.ndarray]) -> np.ndarray:
@@ -41,6 +44,7 @@ class VertebralBody:
         x, y, z = self.pose.to_local(points)
         half_x, half_y, half_z = (np.float32(s / 2) for s in self.size)
         height = np.clip(z / half_z, -1, 1)
+        x = x / (1 - np.float32(self.point) * np.clip(y / half_y, -1, 1))
         radius = (np.abs(x / half_x) ** 2.5 + np.abs(y / half_y) ** 2.5) ** np.float32(0.4)
         radius = radius + np.float32(self.flare) * height + np.float32(self.waist) * (1 - np.square(height))
         dish = np.float32(self.dish_mm) * np.clip(1 - np.square(radius), 0, 1)
@@ -55,8 +59,8 @@ class _Builder:
         self.pose = pose
         self.solids: list[Solid] = []
 
-    def body(self, size: VertebraSize) -> None:
-        self.solids.append(VertebralBody(self.pose, np.array([size.width, size.depth, size.height])))
+    def body(self, size: VertebraSize, point: float) -> None:
+        self.solids.append(VertebralBody(self.pose, np.array([size.width, size.depth, size.height]), point=point))
 
     def bar(self, start: Point, end: Point, across: float, tall: float, axis: int = 2, taper: float = 1) -> None:
         """A bar that is ``across`` thick and ``tall`` along an axis of the frame; ``taper`` times that at its end."""
@@ -81,7 +85,7 @@ def vertebra_solids(number: int, pose: Pose, size: VertebraSize) -> list[Solid]:
     if number == 1:
         _atlas(build, size)
         return build.solids
-    build.body(size)
+    build.body(size, point=float(np.interp(number, (7, 10, 16, 20), (0, 0.2, 0.15, 0.05))))
     _arch(build, size)
     if number == 2:
         _axis(build, size)
@@ -95,9 +99,11 @@ def vertebra_solids(number: int, pose: Pose, size: VertebraSize) -> list[Solid]:
 
 
 def canal(pose: Pose, size: VertebraSize) -> Solid:
-    """The vertebral canal."""
-    centre = pose.to_world([0, -(size.depth + size.canal_depth) / 2, 0])
-    return Drum(Pose(centre, pose.axes), np.array([size.canal_width, size.canal_depth, 5 * size.height]))
+    """The vertebral canal, an elliptic tube that goes on above and below."""
+    y = -(size.depth + size.canal_depth) / 2
+    ends = pose.to_world([0, y, -2.5 * size.height]), pose.to_world([0, y, 2.5 * size.height])
+    radius = size.canal_depth / 2
+    return Capsule(*ends, radius, radius, pose.axes[:, 0], size.canal_depth / size.canal_width)
 
 
 def transverse_tip(number: int, size: VertebraSize) -> Vector:
