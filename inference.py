@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from utils.files.find_scans import ScanSource
     from utils.files.scans import Scan
 
-# Bytes of memory for each voxel of a scan: those of its mask and, where all of it is searched, of a layer of windows.
-_MASK_BYTES, _WHOLE_BYTES = 1, 4
-# Bytes in the temporary folder for each voxel that is searched: HU, a probability, the number of its component.
-_SCRATCH_BYTES = 10
+# Bytes of memory for each voxel of a scan: those of its mask and, where all of it is searched, of a layer of windows
+# for each channel of the segmenter.
+_MASK_BYTES, _LAYER_BYTES = 1, 3
+# Bytes in the temporary folder for each voxel that is searched: HU and the number of its component; and the probability
+# of each channel.
+_SCRATCH_BYTES, _PROBABILITY_BYTES = 6, 4
 # Scans of fewer voxels fit any machine that runs a network; no need to tell what memory they take.
 _LARGE_SCAN_VOXELS = 3e8
 
@@ -94,7 +96,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         models = load_models_once(job)
         scan = open_scan(source, job.resample_series)
         reference_path = job.evaluate and find_reference_mask(source.path, job.evaluate)
-        _warn_of_memory(scan, source, job)
+        _warn_of_memory(scan, source, job, models.segmenter.spec.out_channels)
         found = segment(scan, models, job.options)
         metrics = {"metrics": score_scan(found.mask, scan, reference_path)} if reference_path else {}
         started = time.perf_counter()
@@ -138,14 +140,15 @@ def load_models_once(job: Job) -> Models:
     return load_models(job.segmentation_model, job.heatmap_model, job.device, job.precision)
 
 
-def _warn_of_memory(scan: Scan, source: ScanSource, job: Job) -> None:
+def _warn_of_memory(scan: Scan, source: ScanSource, job: Job, channels: int) -> None:
     if scan.voxel_count < _LARGE_SCAN_VOXELS:
         return
-    memory_gb = 1 + (_MASK_BYTES if job.heatmap_model else _WHOLE_BYTES) * scan.voxel_count / 1e9
+    memory_gb = 1 + (_MASK_BYTES + (0 if job.heatmap_model else channels * _LAYER_BYTES)) * scan.voxel_count / 1e9
     message = f"{source.path}: {scan.voxel_count:.1e} voxels, about {memory_gb:.0f} GB of memory"
     if not job.heatmap_model:
         searched = scan.voxel_count * abs(np.linalg.det(scan.affine[:3, :3])) / SEGMENTATION_SPACING_MM**3
-        message += f" and up to {_SCRATCH_BYTES * searched / 1e9:.0f} GB in {tempfile.gettempdir()} to search all of it"
+        scratch_gb = (_SCRATCH_BYTES + channels * _PROBABILITY_BYTES) * searched / 1e9
+        message += f" and up to {scratch_gb:.0f} GB in {tempfile.gettempdir()} to search all of it"
     print(message, file=sys.stderr, flush=True)
 
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _SLAB_SLICES = 4
 # What a worker takes besides its case: Python and the libraries.
 _WORKER_BYTES = 200 * 2**20
+# A voxel's image and label on disk, where much of the scan is air; others take up to twice as much.
+_LEAST_PACKED_BYTES = 0.6
 
 
 def preprocess(
@@ -120,6 +122,7 @@ def preprocess_cases(
         workers = choose_workers({case.case_id: memory_bytes(case, settings) for case in cases}, workers, memory_gb)
     with only_writer(h5_path):
         check_data_path(h5_path, data_path)
+        _require_room(cases, settings, h5_path)
         work = partial(preprocess_case, settings=settings, h5_path=h5_path, pictures=pictures)
         with tqdm(total=len(cases), desc=f"{settings.task} H5", unit="case") as progress:
             found = {}
@@ -142,13 +145,34 @@ def preprocess_cases(
 
 def memory_bytes(case: Case, settings: PreprocessingSettings) -> int:
     """Estimate the most memory that a worker takes for a case, itself included; from the header of the CT."""
+    (i, j, _), voxels = _sizes(case, settings)
+    # The image, the label, and where it is a vertebra. Slabs in float64: what is read, and what is made of it.
+    return _WORKER_BYTES + voxels * (2 + 1 + 1) + _SLAB_SLICES * i * j * 8 * 8
+
+
+def _sizes(case: Case, settings: PreprocessingSettings) -> tuple[tuple[int, int, int], int]:
+    """Shape (I, J, K) of a scan as stored, and its voxels in the H5."""
     from verse_utils.images import open_image
 
     image = open_image(case.image_path)
     i, j, k = image.shape
-    voxels = math.prod(settings.grid((i, j, k), image.affine).shape)
-    # The image, the label, and where it is a vertebra. Slabs in float64: what is read, and what is made of it.
-    return _WORKER_BYTES + voxels * (2 + 1 + 1) + _SLAB_SLICES * i * j * 8 * 8
+    return (i, j, k), math.prod(settings.grid((i, j, k), image.affine).shape)
+
+
+def _require_room(cases: Iterable[Case], settings: PreprocessingSettings, h5_path: Path) -> None:
+    """Raise UserError if the disk surely has too little room for new cases, and then for one file of all."""
+    from utils.files.h5_cases import case_file
+    from utils.files.h5_packing import held_cases
+    from verse_utils.files.disk import require_free, used_bytes
+
+    held = held_cases(h5_path)
+    names = {(case.split, case.case_id): case for case in cases}
+    new = [case for name, case in names.items() if name not in held and not case_file(h5_path, *name).exists()]
+    if new:
+        packed = _LEAST_PACKED_BYTES * sum(_sizes(case, settings)[1] for case in new)
+        kept = used_bytes(h5_path) + used_bytes(h5_path.with_suffix(".cases"))
+        remedy = "make room, or choose another --output"
+        require_free(h5_path, 2 * packed + kept, f"writing {len(new)} cases, and one file of all,", remedy)
 
 
 def _check_written(h5_path: Path, cases: Iterable[Case]) -> None:

@@ -223,8 +223,12 @@ def test_a_huge_scan_is_told_beforehand(tmp_path, capsys):
     path.write_bytes(huge_header().binaryblock + bytes(4))
     os.truncate(path, 352 + 2 * 1000**3)  # takes no disk until it is written
     source = ScanSource(path, "huge")
-    inference._warn_of_memory(open_scan(source), source, SimpleNamespace(heatmap_model=None))
-    assert "1.0e+09 voxels, about 5 GB of memory and up to 10 GB in" in capsys.readouterr().err
+    for channels, words in {
+        1: "about 5 GB of memory and up to 10 GB in",
+        26: "80 GB of memory and up to 110 GB",
+    }.items():
+        inference._warn_of_memory(open_scan(source), source, SimpleNamespace(heatmap_model=None), channels)
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import nibabel as nib
@@ -117,9 +118,19 @@ def test_a_scan_is_never_in_memory_whole(tmp_path, intercept, mask_dtype):
 
 def test_another_run_that_writes_the_same_is_one_line(root, tmp_path):
     settings = IsotropicSettings()
-    with only_writer(tmp_path / settings.file_name([root], 19)), pytest.raises(UserError, match="another run of"):
+    with only_writer(tmp_path / settings.file_name([root], 19)), pytest.raises(UserError, match="is writing it"):
         preprocess(root, 19, settings, tmp_path, workers=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["verse"]
+
+
+def test_a_disk_without_room_is_one_line_before_any_work(root, tmp_path, monkeypatch):
+    settings = IsotropicSettings(6.0)
+    path = preprocess(root, 19, settings, tmp_path / "out", workers=1, pictures=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert preprocess(root, 19, settings, tmp_path / "out", workers=1) == path  # where nothing is to be written
+    with pytest.raises(UserError, match=r"h5: writing \d cases, .* takes about .* kB, and 1.0 kB are free; make room"):
+        preprocess(root, 19, settings, tmp_path / "other", workers=1)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_stored_case_is_the_scan_at_1_mm(phantom_root, tmp_path):

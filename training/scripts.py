@@ -22,7 +22,7 @@ from reports.report import write_report
 from training.arguments import TrainingSettings
 from training.cost.memory import fit_memory, limit_memory
 from training.run.interruption import Interruption
-from training.run.lock import locked
+from training.run.lock import only_trainer
 from training.run.state import check_run_folder, move_aside, remove_partial_files, write_config, write_test_config
 from training.run.tracking import Tracker, print_means
 from training.steps.ranks import Ranks, find_ranks, joined
@@ -93,7 +93,7 @@ def test_again(settings: TrainingSettings) -> None:
     check_run_folder(settings)
     run, task = settings.run_folder, TRAINING_TASKS[settings.task](settings)
     plan = StepPlan(find_device(settings.device, settings.precision), False, settings.batch_size, settings.accumulate)
-    with locked(run.path):
+    with only_trainer(run.path):
         best = load_checkpoint_of(settings.task, run.best_checkpoint)
         network = best["network"].build()
         fill_network(network, best["network"], best, run.best_checkpoint)
@@ -151,10 +151,10 @@ def _open_run_folder(settings: TrainingSettings, plan: StepPlan, data: str, rank
     """Hold the run's folder alone, with nothing half-written and the run's settings in it. Raises UserError."""
     run = settings.run_folder
     if settings.restart and run.path.exists():
-        with locked(run.path):
+        with only_trainer(run.path):
             print(f"{run.path}: moved to {move_aside(run.path, 'old')}")
     check_run_folder(settings, data)
-    with locked(run.path):
+    with only_trainer(run.path):
         remove_partial_files(run)
         write_config(settings, plan, data, ranks)
         yield

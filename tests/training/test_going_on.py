@@ -18,7 +18,7 @@ from prediction.checkpoints import load_checkpoint
 from preprocessing import IsotropicSettings, preprocess
 from training import trainer as engine
 from training.arguments import parse_arguments
-from training.run.lock import locked
+from training.run.lock import only_trainer
 from training.run.state import is_best_written, load_last
 from training.steps.optimizer import build_optimizer
 from training.steps.ranks import Ranks
@@ -150,7 +150,7 @@ def test_restart_moves_the_old_run_aside(segment, tmp_path, results_of):
 
 
 def test_the_second_of_two_processes_is_told_who_holds_the_run(segment, tmp_path, assert_one_line_error):
-    with locked(tmp_path / "trained_models/run"):
+    with only_trainer(tmp_path / "trained_models/run"):
         assert_one_line_error(segment("run"), "trained_models/run", f"process {os.getpid()}", "another --model_name")
     assert segment("run").returncode == 0
 

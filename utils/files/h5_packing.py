@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,11 +28,8 @@ from utils.files.h5_cases import (
 from utils.misc import bring_to_disk
 from utils.tasks import Task
 from verse_utils.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs at once are not told from each other
-    fcntl = None  # type: ignore[assignment]
+from verse_utils.files.disk import require_free
+from verse_utils.files.lock import locked
 
 
 @contextmanager
@@ -46,49 +42,22 @@ def only_writer(h5_path: Path) -> Iterator[None]:
         UserError: another run writes this H5, or its folder can't be made.
     """
     folders = [h5_path.with_suffix(suffix) for suffix in (".cases", ".pictures")]
-    with _locked(folders[0] / ".lock", h5_path):
-        try:
-            for path in _half_written(h5_path, folders):
-                path.unlink(missing_ok=True)
-            yield
-        finally:
-            (folders[0] / ".lock").unlink(missing_ok=True)
-            for folder in folders:
-                _remove_empty_folders(folder)
-            with suppress(OSError):
-                h5_path.parent.rmdir()  # where it holds nothing
 
+    def on_busy(holder: str) -> None:
+        raise UserError(f"{h5_path}: {holder} is writing it; wait for its end")
 
-@contextmanager
-def _locked(lock: Path, h5_path: Path) -> Iterator[None]:
-    """Hold a lock that the system lifts when this process ends, however it ends."""
     try:
-        opened = _open_locked(lock)
-    except BlockingIOError:
-        raise UserError(f"{h5_path}: another run of preprocessing.py is writing it; wait for its end") from None
-    except OSError as error:
-        raise UserError(f"{lock.parent}: can't be written ({error.strerror}); choose another folder") from None
-    try:
-        yield
+        with locked(folders[0] / ".lock", on_busy):
+            try:
+                for path in _half_written(h5_path, folders):
+                    path.unlink(missing_ok=True)
+                yield
+            finally:
+                for folder in folders:
+                    _remove_empty_folders(folder)
     finally:
-        os.close(opened)
-
-
-def _open_locked(lock: Path) -> int:
-    while True:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        opened = os.open(lock, os.O_RDWR | os.O_CREAT)
-        try:
-            if fcntl is not None:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if lock.exists() and os.path.samestat(os.fstat(opened), os.stat(lock)):
-                return opened
-        except BlockingIOError:
-            os.close(opened)
-            raise
-        except OSError:  # a file system without locks
-            return opened
-        os.close(opened)  # a run that ended just now has removed it
+        with suppress(OSError):
+            h5_path.parent.rmdir()  # where it holds nothing
 
 
 def _half_written(h5_path: Path, folders: Iterable[Path]) -> list[Path]:
@@ -170,12 +139,7 @@ def _header(h5_path: Path) -> dict[str, Any]:
 
 def _check_room(h5_path: Path, case_files: Iterable[Path]) -> None:
     needed = sum(path.stat().st_size for path in (h5_path, *case_files) if path.exists())
-    free = shutil.disk_usage(h5_path.parent).free
-    if needed > free:
-        raise UserError(
-            f"{h5_path}: one file of all cases takes {needed / 1e9:.2f} GB while it is written, and {free / 1e9:.2f} "
-            "are free; make room and run the same command again, all cases are kept"
-        )
+    require_free(h5_path, needed, "one file of all cases", "make room; the same command goes on from here")
 
 
 def _set_aside(h5_path: Path, names: Iterable[Name]) -> None:

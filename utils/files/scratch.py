@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utils.constants import SLAB_SLICES
-from verse_utils.errors import UserError
+from verse_utils.files.disk import require_free
 
 if TYPE_CHECKING:
     import h5py
@@ -40,7 +41,7 @@ class Scratch:
 
         self._bytes = tempfile.TemporaryFile()  # noqa: SIM115 - as long as its volumes are used
         self._file = h5py.File(self._bytes, "w", rdcc_nbytes=_CACHE_BYTES, rdcc_w0=0)
-        self._free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
+        self._needed_bytes = 0
 
     def volume(self, name: str, shape: Sequence[int], dtype: Any, fill: float = 0) -> h5py.Dataset:
         """A new volume that is read and written by slices, as an array is.
@@ -54,9 +55,8 @@ class Scratch:
         Raises:
             UserError: all volumes together may not fit the folder.
         """
-        self._free_bytes -= int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if self._free_bytes < 0:
-            lacking = f"{-self._free_bytes / 1e9:.1f} GB more may be needed for a temporary file than are free"
-            raise UserError(f"{tempfile.gettempdir()}: {lacking}; name a larger folder in TMPDIR")
+        self._needed_bytes += int(np.prod(shape)) * np.dtype(dtype).itemsize
+        lacking = self._needed_bytes - os.fstat(self._bytes.fileno()).st_size
+        require_free(Path(tempfile.gettempdir()), lacking, "a temporary file", "name a larger folder in TMPDIR")
         chunk_shape = tuple(int(n) for n in np.minimum(_CHUNK_SHAPE, shape))
         return self._file.create_dataset(name, tuple(shape), dtype, chunks=chunk_shape, fillvalue=fill)

@@ -11,8 +11,7 @@ from pathlib import Path
 from verse_utils.cases import LICENCE
 from verse_utils.download.progress import say
 from verse_utils.download.sources import MIRROR, sources
-from verse_utils.errors import UserError
-from verse_utils.files.disk import free_bytes, in_units, used_bytes
+from verse_utils.files.disk import free_bytes, in_units, require_free, used_bytes
 from verse_utils.names import SPLITS
 
 # Bytes of all three splits, as VerSe's users report them.
@@ -36,12 +35,8 @@ def require_room(root: Path, missing: Sequence[tuple[int, str]], kept: Path) -> 
         kept: folder of what came in earlier runs.
     """
     needed = _approximate_bytes(missing) - used_bytes(kept)
-    free = free_bytes(root)
-    if free < needed and not os.environ.get(MIRROR):
-        raise UserError(
-            f"{root}: what is missing of VerSe takes about {in_units(needed)}, and {in_units(free)} are free; "
-            "make room, or choose another folder"
-        )
+    if not os.environ.get(MIRROR):
+        require_free(root, needed, "what is missing of VerSe")
 
 
 def _approximate_bytes(splits: Sequence[tuple[int, str]]) -> float:

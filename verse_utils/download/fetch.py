@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from verse_utils.download.announcement import announce, require_room
 from verse_utils.download.archives import member_paths, unpack
@@ -16,13 +14,13 @@ from verse_utils.download.checksums import FILE_NAME, Checksums
 from verse_utils.download.progress import say
 from verse_utils.download.sources import dataset_name, sources
 from verse_utils.errors import BadArchiveError, SourceError, UserError
+from verse_utils.files.lock import locked
 from verse_utils.files.walk import walk
 from verse_utils.names import CT, SPLITS, parse_dataset_folder, parse_file_name
 
 WORK_FOLDER = ".download"  # below the data folder; what has come in part, and the lock
 _FILES = (".h5", ".csv", ".json", ".zip", ".nii", ".gz")  # a path that ends so is no data folder, though it isn't there
 _PATIENCE_S = 60.0  # how long a server may ask to wait if another source is left
-_LOCK_SECONDS = 1.0  # between two looks at the lock's folder
 _LAST_PATIENCE_S = 3700.0  # OSF counts requests by the hour
 
 
@@ -184,9 +182,13 @@ def _workplace(root: Path, names: Sequence[str]) -> Iterator[Path]:
         UserError: an OSError within it: the disk is full, the folder read-only.
     """
     work = root / WORK_FOLDER
+
+    def on_busy(holder: str) -> None:
+        say(f"{root}: {holder} downloads to it; waiting until it has finished")
+
     made = [folder for folder in (work, *work.absolute().parents) if not os.path.exists(folder)]
     try:
-        with _locked(root, work):
+        with locked(work / "lock", on_busy):
             for name in names:
                 (work / name).mkdir(exist_ok=True)
             try:
@@ -206,29 +208,8 @@ def _workplace(root: Path, names: Sequence[str]) -> Iterator[Path]:
                 folder.rmdir()
 
 
-@contextmanager
-def _locked(root: Path, work: Path) -> Iterator[None]:
-    lock = FileLock(work / "lock")
-    waits = False
-    while not (lock.is_locked and (work / "lock").exists()):
-        lock.release()
-        work.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=_LOCK_SECONDS if waits else 0)
-        except Timeout:
-            if not waits:
-                say(f"{root}: another process downloads to it; waiting until it has finished")
-            waits = True
-        except FileNotFoundError:  # the other process has finished, and has removed the folder
-            pass
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _remove_unused(root: Path, work: Path) -> None:
-    """Remove what no later run needs; the lock last, if nothing else is left.
+    """Remove what no later run needs.
 
     The folder of an edition stays while only some of its splits are there, so that the next run goes on.
     """
@@ -236,7 +217,3 @@ def _remove_unused(root: Path, work: Path) -> None:
     for folder in [path for path in work.iterdir() if path.is_dir()]:
         if _is_empty(root) and not any(path.is_file() for path in folder.rglob("*")):
             shutil.rmtree(folder)
-    if [path.name for path in work.iterdir()] == ["lock"]:
-        (work / "lock").unlink()
-        with suppress(OSError):  # a process that waited has made its lock in it
-            work.rmdir()

@@ -16,24 +16,28 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def used_bytes(folder: Path) -> int:
-    """Bytes of the files below a folder, which other processes may be changing."""
-    size = 0
-    for below, _, files in os.walk(folder):
+def used_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder, hidden ones too; other processes may be changing them."""
+    size = os.path.getsize(path) if os.path.isfile(path) else 0  # Path's raise for long names
+    for below, _, files in os.walk(path):
         for name in files:
             with suppress(FileNotFoundError):
                 size += os.lstat(os.path.join(below, name)).st_size
     return size
 
 
-def require_free(path: Path, needed: int, purpose: str) -> None:
-    """Raise UserError if fewer than ``needed`` bytes are free where ``path`` is."""
+def require_free(path: Path, needed: float, purpose: str, remedy: str = "make room, or choose another folder") -> None:
+    """Raise UserError if fewer than ``needed`` bytes are free where ``path`` is, or would be.
+
+    Args:
+        path: named in the message.
+        needed: bytes, which may be an estimate.
+        purpose: what takes them, for the message.
+        remedy: what the user can do.
+    """
     free = free_bytes(path)
     if free < needed:
-        raise UserError(
-            f"{path}: {purpose} takes {in_units(needed)}, and {in_units(free)} are free; "
-            "make room, or choose another folder"
-        )
+        raise UserError(f"{path}: {purpose} takes about {in_units(needed)}, and {in_units(free)} are free; {remedy}")
 
 
 def in_units(count: float) -> str:

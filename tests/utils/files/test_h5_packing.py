@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 import pytest
 
-from utils.files import h5_packing
 from utils.files.h5_cases import H5Cases, StoredCase, case_file, is_written, write_case
 from utils.files.h5_packing import only_writer, pack_cases
 from utils.geometry.working_grid import WorkingGrid
@@ -137,8 +136,8 @@ def test_killed_at_any_step_no_case_is_lost_and_the_next_run_ends_it(h5_path, tm
 
 
 def test_a_disk_without_room_is_one_line_before_anything_is_written(h5_path, monkeypatch):
-    monkeypatch.setattr(h5_packing.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(UserError, match=r"1\.5mm\.h5: one file of all cases takes 0\.00 GB .* make room and run"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"1\.5mm\.h5: one file of all cases takes about .* and 1\.0 kB are free; make"):
         pack(h5_path, A, C)
     assert files(h5_path) == ["sub-a", "sub-c"] and H5Cases(h5_path).case_ids("test") == ["sub-b"]
 

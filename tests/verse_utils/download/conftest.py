@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import socket
 import struct
 import threading
@@ -15,12 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 
-from verse_utils.download import announcement, sources, transfer
+from verse_utils.download import sources, transfer
 
 
 @dataclass(frozen=True)
@@ -302,7 +304,7 @@ def two_sources(server, monkeypatch, naps) -> None:
     monkeypatch.setattr(sources, "_S3", f"{server.url}/s3/{{name}}.zip")
     monkeypatch.setattr(sources, "_OSF_ZIP", f"{server.url}/osf/zip/{{folder}}/?zip=")
     monkeypatch.setattr(sources, "_OSF_LISTING", f"{server.url}/v2/root/")
-    monkeypatch.setattr(announcement, "free_bytes", lambda path: 10**11)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**11))
 
 
 def scans(*subjects: str, size: int = 3000) -> dict[str, bytes]:

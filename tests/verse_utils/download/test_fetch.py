@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 
 from verse_utils.download import announcement
@@ -228,7 +231,7 @@ def test_a_zip_that_was_assembled_wrongly_is_fetched_anew(
 
 
 def test_too_little_room_is_said_before_the_first_byte(tmp_path, mirror, server, monkeypatch):
-    monkeypatch.setattr("verse_utils.files.disk.free_bytes", lambda path: 4000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4000))
     with pytest.raises(
         UserError, match=r"dataset-verse19training.zip with what is in it takes .* kB, and 4.0 kB are free"
     ):
@@ -237,7 +240,7 @@ def test_too_little_room_is_said_before_the_first_byte(tmp_path, mirror, server,
 
 
 def test_less_room_than_the_edition_takes_is_said_at_once(tmp_path, s3, server, monkeypatch):
-    monkeypatch.setattr(announcement, "free_bytes", lambda path: 15 * 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=15 * 10**9))
     with pytest.raises(UserError, match=r"takes about 20.0 GB, and 15.0 GB are free"):
         fetch_where_missing(tmp_path / "verse19", [19])
     assert not server.asked and not list(tmp_path.iterdir())

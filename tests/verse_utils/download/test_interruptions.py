@@ -148,7 +148,7 @@ def test_two_at_once_take_turns(tmp_path, mirror, server, edition, answer, monke
     wait_for_size(".download/19/*.zip", root, 3000)
     with ThreadPoolExecutor() as pool:
         second = pool.submit(fetch_where_missing, root, [19])
-        while "another process downloads" not in lines.get(timeout=60):
+        while "downloads to it; waiting" not in lines.get(timeout=60):
             pass
         if first_is == "killed":
             kill(first)
