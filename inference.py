@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import sys
 import tempfile
 import time
@@ -86,19 +88,19 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     from prediction.whole_scans import segment
     from utils.files.scans import open_scan
 
-    base = {"name": source.name, "scan": str(source.path)}
+    base = {"name": source.name, "scan": os.path.abspath(source.path)}
     mask_path, summary_path = (job.output / f"{source.name}{end}" for end in ("_vertebrae.nii.gz", "_summary.json"))
     if source.error:
         return {**base, "error": source.error}
-    if summary_path.exists() and mask_path.exists() and not job.overwrite:
-        return {**json.loads(summary_path.read_text(encoding="utf-8")), "kept": True}
     try:
+        reference_path = job.evaluate and find_reference_mask(source.path, job.evaluate)
+        if not job.overwrite and (kept := _kept(base, mask_path, summary_path, reference_path)):
+            return kept
         models = load_models_once(job)
         scan = open_scan(source, job.resample_series)
-        reference_path = job.evaluate and find_reference_mask(source.path, job.evaluate)
         _warn_of_memory(scan, source, job, models.segmenter.spec.out_channels)
         found = segment(scan, models, job.options)
-        metrics = {"metrics": score_scan(found.mask, scan, reference_path)} if reference_path else {}
+        metrics = {"metrics": score_scan(found.mask, scan, scan.path, reference_path)} if reference_path else {}
         started = time.perf_counter()
         scan.save(found.mask, mask_path)
         if scan.tilt is not None:
@@ -123,9 +125,35 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         return {**base, "error": f"{source.path}: {type(error).__name__}: {reason}; leave it out"}
 
 
+def _kept(
+    base: dict[str, Any], mask_path: Path, summary_path: Path, reference_path: Path | None
+) -> dict[str, Any] | None:
+    """The summary of a scan's results from before; None where there are none that are whole.
+
+    Raises:
+        UserError: they are those of another scan, or can't be scored by the reference mask.
+    """
+    from metrics.mask_scores import score_scan
+    from verse_utils.images import open_image, read_mask
+
+    try:
+        summary = json.loads(summary_path.read_text(encoding="utf-8"))
+        of_scan = os.path.abspath(summary["scan"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if not mask_path.exists():
+        return None
+    if of_scan != base["scan"]:
+        remedy = "choose another --output, or give --overwrite"
+        raise UserError(f"{base['scan']}: {summary_path} is the result of another scan, {of_scan}; {remedy}")
+    if reference_path is not None:
+        summary["metrics"] = score_scan(read_mask(mask_path), open_image(mask_path), mask_path, reference_path)
+    return {**summary, "kept": True}
+
+
 def _killed(source: ScanSource, reason: str) -> dict[str, Any]:
     """What ``process`` would have returned, had its process not been killed for want of memory."""
-    return {"name": source.name, "scan": str(source.path), "error": f"{source.path}: {reason}"}
+    return {"name": source.name, "scan": os.path.abspath(source.path), "error": f"{source.path}: {reason}"}
 
 
 @lru_cache(maxsize=1)
@@ -257,8 +285,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--precision", default="auto", choices=("fp32", "bf16", "fp16", "auto"), help="auto: the fastest here")
     arguments = parser.parse_args()
-    if arguments.margin_mm < 0 or not 0 <= arguments.overlap < 1:
-        parser.error("--margin_mm must not be negative, --overlap lie between 0 and below 1")
+    if not 0 <= arguments.margin_mm < math.inf or not 0 <= arguments.overlap < 1:
+        parser.error("--margin_mm must be a distance from 0 on, --overlap lie between 0 and below 1")
     if min(arguments.batch_size, arguments.workers) < 1:
         parser.error("--batch_size and --workers must be positive")
     if arguments.output.is_file():
@@ -311,6 +339,16 @@ def _check_models(job: Job, here: bool) -> None:
         find_device(job.device, job.precision)
 
 
+def _check_output(folder: Path) -> None:
+    """Make the folder of the results. Raises UserError before any work where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--output {folder}: can't be written ({error.strerror}); choose another folder") from None
+
+
 def _tell_of_ensemble(models: Models, job: Job) -> None:
     """Say what several segmenters cost, before any work."""
     count, sizes = len(models.segmenters), [model.weight_bytes / 2**20 for model in models.segmenters]
@@ -339,6 +377,7 @@ def main() -> None:
     arguments.workers = min(arguments.workers, len(sources))
     job = _job(arguments)
     _check_models(job, here=arguments.scheduler is None and job.workers == 1)
+    _check_output(job.output)
     rows = []
     for row in run_all(partial(process, job=job), sources, job.workers, arguments.scheduler, _killed):
         rows.append(row)

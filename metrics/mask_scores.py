@@ -14,26 +14,26 @@ from metrics.mask_metrics import MASK_METRICS
 from metrics.metric_handler import MetricHandler
 from metrics.predicted_labels import read_prediction
 from metrics.vertebra_metrics import FINDING_METRICS, NAME_METRICS, count_findings, count_names
-from utils.files.scans import Scan
 from utils.geometry.matched_grids import match_grid
 from verse_utils.errors import UserError
-from verse_utils.images import open_image, read_mask
+from verse_utils.images import OnGrid, open_image, read_mask
 from verse_utils.labels import LABEL_SCHEMES
 
 
-def score_scan(mask: np.ndarray, scan: Scan, reference_path: Path) -> dict[str, float]:
+def score_scan(mask: np.ndarray, grid: OnGrid, path: Path, reference_path: Path) -> dict[str, float]:
     """All mask metrics of a mask, taken as "vertebra or not", in mm on the reference mask's grid, as ``MaskScores``.
 
     Args:
         mask: (I, J, K) uint8.
-        scan: in which it was found.
+        grid: that it lies on: the scan, or the mask's own file.
+        path: of it, for messages.
         reference_path: file of the reference mask; on another grid, its voxels are compared with the nearest ones.
 
     Raises:
         UserError: no mask, or one that shares no space with the scan.
     """
     reference = open_image(reference_path)
-    matched = match_grid(mask, scan, reference, (scan.path, reference_path), resample=True)
+    matched = match_grid(mask, grid, reference, (path, reference_path), resample=True)
     return MASK_METRICS.measure(
         matched, read_mask(reference_path), spacing_mm=nib.affines.voxel_sizes(reference.affine)
     )

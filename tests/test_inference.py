@@ -98,6 +98,23 @@ def test_results_are_kept_unless_told_otherwise(infer, scans, tmp_path):
     assert all(path.stat().st_mtime_ns > before[path] for path in before)
 
 
+def test_what_is_kept_is_of_the_same_scan_whole_and_scored(infer, scans, tmp_path):
+    """Scores are those of the first run; a scan of the same name elsewhere gets no other's result."""
+    common = (["scans"], "--no_localiser", "--postprocess", "none", "--json")
+    scored = json.loads(infer(*common, "--evaluate", "masks").stdout)
+    for summary in (tmp_path / "out").glob("*_summary.json"):
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        summary.write_text(json.dumps({key: content[key] for key in content if key != "metrics"}), encoding="utf-8")
+    again = json.loads(infer(*common, "--evaluate", "masks").stdout)
+    assert [row["metrics"] for row in again] == [row["metrics"] for row in scored] and all(row["kept"] for row in again)
+    summary.write_text("{", encoding="utf-8")  # cut
+    assert sum("kept" in row for row in json.loads(infer(*common).stdout)) == 1
+    scans.rename(tmp_path / "others")
+    result = infer(["others"], "--no_localiser")
+    assert result.returncode == 1
+    assert result.stderr.count(f" is the result of another scan, {scans}") == 2
+
+
 def test_json_is_for_machines(infer, scans):
     rows = json.loads(infer([scans], "--json").stdout)
     assert [row["name"] for row in rows] == [path.name.removesuffix(".nii.gz") for path in sorted(scans.iterdir())]
@@ -186,6 +203,8 @@ def test_bad_scans_are_named_and_the_others_go_on(infer, scans, tmp_path, models
         ((), ("segmentation", "segmentation"), "not a localiser"),
         ((), ("nothing",), "no such checkpoint"),
         (("--overlap", 1), ("segmentation",), "--overlap"),
+        (("--margin_mm", "nan"), ("segmentation",), "--margin_mm"),
+        (("--output", "/dev/null/out"), ("segmentation",), "--output /dev/null/out: can't be written"),
         (("--evaluate", "nowhere"), ("segmentation",), "no such folder of masks"),
         (("--device", "tpu"), ("segmentation",), "--device tpu"),
     ],

@@ -120,6 +120,8 @@ def _load(path: Path) -> Any:
             files = image_class.make_file_map({"image": str(path)})
             voxels = nib.arrayproxy.ArrayProxy(path, header)
             return image_class(voxels, header.get_best_affine(), header, file_map=files)
+    if start[128:132] == b"DICM":
+        raise ValueError("it holds DICOM: name it .dcm")
     return nib.load(path)
 
 

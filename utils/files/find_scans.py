@@ -85,6 +85,8 @@ def find_scans(inputs: Sequence[str], series: str | None = None) -> list[ScanSou
 
 def _scans_of_input(text: str, series: str | None, find: Callable[[Path], list[ScanSource]]) -> list[ScanSource]:
     path = Path(text)
+    if not text:  # as of a shell's variable that isn't set; a path of it would be the working folder
+        raise UserError(f"'': names no file; {WHAT_TO_GIVE}")
     if path.is_file():
         return _scans_of_file(path, series, find)
     if path.is_dir():

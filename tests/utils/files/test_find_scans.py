@@ -113,3 +113,10 @@ def test_inputs_without_a_scan_are_told_of_and_stop_no_other(tmp_path):
         assert good.error == "" and good.name == "good"
         with pytest.raises(UserError, match=words):
             open_scan(bad)
+
+
+def test_an_empty_name_is_not_the_working_folder(tmp_path, monkeypatch):
+    touch(tmp_path / "a.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    (source,) = find_scans([""])
+    assert source.error.startswith("'': names no file")

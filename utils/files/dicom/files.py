@@ -57,7 +57,7 @@ class DicomFile:
     @property
     def place(self) -> Path:
         """The folder that it lies in; of a member, as if the archive were a folder."""
-        return (self.path / self.member).parent if self.member else self.path.parent
+        return (self.path / self.member.lstrip("/")).parent if self.member else self.path.parent
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
