@@ -73,17 +73,24 @@ class Windows:
             is_wanted: asked of each middle.
         """
         wanted = np.zeros_like(self.wanted)
-        middles = [self._middles(axis) for axis in range(3)]
+        middles = self.middles
         for index in np.ndindex(*wanted.shape):
             low, high = np.transpose([middles[axis][number] for axis, number in enumerate(index)])
             wanted[index] = self.wanted[index] and is_wanted(Box(low, high))
         return replace(self, wanted=wanted)
 
-    def _middles(self, axis: int) -> list[tuple[int, int]]:
-        """From halfway into the overlap with the neighbour before to halfway into that with the one behind."""
-        starts, window, size = self.starts[axis], self.window_shape[axis], self.image_shape[axis]
-        cuts = [(before + window + behind) // 2 for before, behind in pairwise(starts)]
-        return list(zip([0, *cuts], [*cuts, size], strict=True))
+    @property
+    def middles(self) -> list[list[tuple[int, int]]]:
+        """Along X, Y, Z, the first voxel of each window's middle and the one behind it, within the image.
+
+        A middle reaches from halfway into the overlap with the neighbour before to halfway into that with the one
+        behind. That of a window over nothing but air beyond the image is empty.
+        """
+        middles = []
+        for starts, window, size in zip(self.starts, self.window_shape, self.image_shape, strict=True):
+            cuts = [min(max((before + window + behind) // 2, 0), size) for before, behind in pairwise(starts)]
+            middles.append(list(zip([0, *cuts], [*cuts, size], strict=True)))
+        return middles
 
     def in_box(self) -> tuple[Windows, Box]:
         """The wanted windows over the part of the image that they see, and that part. At least one must be wanted."""
@@ -166,24 +173,29 @@ def predict_slabs(
     """``predict_probabilities`` in slabs along Z, from below, so that the result never has to be in memory whole.
 
     Windows go up layer by layer, and what no further layer reaches is finished: memory holds the image and the logits
-    of one layer alone. The network doesn't see windows that aren't wanted or hold nothing but air: they are background.
+    of one layer alone. The network doesn't see windows that aren't wanted or hold nothing but air in their middles;
+    what no window sees is background.
 
     Yields:
         (planes, (K, X, Y, z) float32 in [0, 1] on the CPU).
     """
     axes = [
-        _Axis(size, window, starts, windows.overlap)
-        for size, window, starts in zip(windows.image_shape, windows.window_shape, windows.starts, strict=True)
+        _Axis(size, window, starts, middles, windows.overlap)
+        for size, window, starts, middles in zip(
+            windows.image_shape, windows.window_shape, windows.starts, windows.middles, strict=True
+        )
     ]
     layer = _Layer(axes, device)
     for level, z in enumerate(axes[2].starts):
         planes = slice(max(z, 0), max(z + axes[2].window, 0))
         image_of_layer = image_CXYZ[:, :, :, planes].float()
         wanted = windows.wanted[..., level].copy()
+        low, high = axes[2].middles[level]
+        middle_of_layer = image_of_layer[..., low - planes.start : high - planes.start]
+        for i, j in np.argwhere(wanted).tolist():
+            wanted[i, j] = _holds_body(middle_of_layer, axes[0].middles[i], axes[1].middles[j], scaling)
         wanted[0, 0] |= layer.is_empty  # it takes one answer to know how many classes there are
-        start_z = z - planes.start
-        batches = _batches(image_of_layer, axes, start_z, batch_size, wanted, layer.is_empty, scaling)
-        for places, windows_BCXYZ in batches:
+        for places, windows_BCXYZ in _batches(image_of_layer, axes, z - planes.start, batch_size, wanted, scaling):
             layer.add(places, level, _logits(network, windows_BCXYZ.to(device), mirror))
         end = axes[2].starts[level + 1] if z < axes[2].starts[-1] else z + axes[2].window
         inside = slice(max(z, 0), min(max(end, 0), axes[2].size))
@@ -198,26 +210,26 @@ def _batches(
     z: int,
     batch_size: int,
     wanted: np.ndarray,
-    even_the_first: bool,
     scaling: HuScaling,
 ) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
-    """Wanted windows (B, C, *window) of a layer that hold a body, and their numbers along X and Y.
-
-    ``even_the_first``: without a body too.
-    """
+    """Wanted windows (B, C, *window) of a layer, and their numbers along X and Y."""
     window_shape = [axis.window for axis in axes]
     places: list[tuple[int, int]] = []
     windows: list[Tensor] = []
     for i, j in np.argwhere(wanted).tolist():
-        window = _window(image_CXYZ, (axes[0].starts[i], axes[1].starts[j], z), window_shape, scaling.air)
-        if (even_the_first and i == j == 0) or float(window.max()) >= scaling.least_of_body:
-            places.append((i, j))
-            windows.append(window)
+        places.append((i, j))
+        windows.append(_window(image_CXYZ, (axes[0].starts[i], axes[1].starts[j], z), window_shape, scaling.air))
         if len(windows) == batch_size:
             yield places, torch.stack(windows)
             places, windows = [], []
     if windows:
         yield places, torch.stack(windows)
+
+
+def _holds_body(middle_CXYZ: Tensor, middle_x: tuple[int, int], middle_y: tuple[int, int], scaling: HuScaling) -> bool:
+    """Whether a window's middle, of which the planes along Z are given, holds more than air."""
+    middle = middle_CXYZ[:, slice(*middle_x), slice(*middle_y)]
+    return middle.numel() > 0 and float(middle.max()) >= scaling.least_of_body
 
 
 @dataclass(frozen=True)
@@ -227,6 +239,7 @@ class _Axis:
     size: int
     window: int
     starts: list[int]
+    middles: list[tuple[int, int]]
     overlap: float
 
     @property
@@ -285,7 +298,7 @@ class _Layer:
             weight = self.weights[0][i][:, None, None] * self.weights[1][j][:, None] * self.weights[2][level]
             first_x, first_y = x.starts[i] - x.first, y.starts[j] - y.first
             where = slice(first_x, first_x + x.window), slice(first_y, first_y + y.window)
-            self.total_KXYZ[(slice(None), *where)] += logits_KXYZ * weight
+            self.total_KXYZ[(slice(None), *where)].addcmul_(logits_KXYZ, weight)
             self.weight_XYZ[where] += weight
 
     def pop(self, planes: int) -> Tensor:

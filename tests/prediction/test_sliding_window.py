@@ -84,7 +84,7 @@ def test_air_is_background_unseen():
     found = predict_probabilities(network, image, (8, 8, 8))
     assert found[1, ..., 30].min() > 0.9
     assert (found[0, ..., 8:20] == 1).all() and (found[1, ..., 8:20] == 0).all()
-    assert sum(len(windows) for windows in seen) <= 4  # the first, and those that hold the body
+    assert sum(len(windows) for windows in seen) == 2  # the first, and that with the body in its middle
     torch.testing.assert_close(found.sum(dim=0), torch.ones(8, 8, 40))
 
 
