@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 # Functions import h5py, scipy, nibabel and matplotlib where they need them, so that --help is quick.
 
-# Slices of a scan that are read at a time. Of a fine scan, thicker slabs would take more memory than all of it at 1 mm.
-_SLAB_SLICES = 4
 # What a worker takes besides its case: Python and the libraries.
 _WORKER_BYTES = 200 * 2**20
 # A voxel's image and label on disk, where much of the scan is air; others take up to twice as much.
@@ -145,9 +143,11 @@ def preprocess_cases(
 
 def memory_bytes(case: Case, settings: PreprocessingSettings) -> int:
     """Estimate the most memory that a worker takes for a case, itself included; from the header of the CT."""
+    from verse_utils.check.voxels import SLAB_SLICES
+
     (i, j, _), voxels = _sizes(case, settings)
     # The image, the label, and where it is a vertebra. Slabs in float64: what is read, and what is made of it.
-    return _WORKER_BYTES + voxels * (2 + 1 + 1) + _SLAB_SLICES * i * j * 8 * 8
+    return _WORKER_BYTES + voxels * (2 + 1 + 1) + SLAB_SLICES * i * j * 8 * 8
 
 
 def _sizes(case: Case, settings: PreprocessingSettings) -> tuple[tuple[int, int, int], int]:
@@ -257,15 +257,15 @@ def resample(
     Raises:
         UserError: the case can't be read.
     """
-    from verse_utils.check.voxels import VoxelChecks
+    from verse_utils.check.voxels import SLAB_SLICES, VoxelChecks
     from verse_utils.images import check_grids, hu_slabs, label_slabs, open_image
 
     image: Any = open_image(case.image_path)
     check_grids(case, image)
     checks = VoxelChecks(case, image.shape, image.affine)
     grid = settings.grid(image.shape, image.affine)
-    image_hu = grid.forward_slabs(checks.image(hu_slabs(image, case.image_path, thickness=_SLAB_SLICES)), fill=HU_AIR)
-    label = grid.forward_slabs(checks.label(label_slabs(case, _SLAB_SLICES)), fill=0, nearest=True)
+    image_hu = grid.forward_slabs(checks.image(hu_slabs(image, case.image_path, thickness=SLAB_SLICES)), fill=HU_AIR)
+    label = grid.forward_slabs(checks.label(label_slabs(case, SLAB_SLICES)), fill=0, nearest=True)
     checks.conclude(report)
     return grid, image_hu, label
 

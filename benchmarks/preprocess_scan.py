@@ -89,6 +89,13 @@ def by_worker(case: Case) -> Callable[[], object]:
     return partial(preprocess_case, case, settings=IsotropicSettings(), h5_path=h5_path, pictures=True)
 
 
+def by_check(case: Case) -> Callable[[], object]:
+    """What ``verse_utils.check`` does with a case."""
+    from verse_utils.check.cases import check_case
+
+    return partial(check_case, case)
+
+
 # What the ways import when they begin.
 IMPORTS = (
     "SimpleITK",
@@ -97,10 +104,11 @@ IMPORTS = (
     "utils.files.h5_cases",
     "utils.files.scans",
     "utils.visualize",
-    "verse_utils.check.voxels",
+    "verse_utils.check.cases",
 )
 WAYS = {
     "TorchIO: read, resample": by_torchio,
+    "this project: check alone": by_check,
     "this project: read, check, resample": by_project,
     "this project: the same, picture and HDF5": by_worker,
 }

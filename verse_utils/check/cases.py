@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from verse_utils.cases import Case
 from verse_utils.check.findings import CaseReport
 from verse_utils.check.headers import check_headers
-from verse_utils.check.voxels import VoxelChecks
+from verse_utils.check.voxels import SLAB_SLICES, VoxelChecks
 from verse_utils.errors import UserError
 from verse_utils.images import hu_slabs, label_slabs, open_image
 
@@ -24,9 +24,9 @@ def check_case(case: Case) -> CaseReport:
     with report.catching():
         image = open_image(case.image_path)
         checks = VoxelChecks(case, image.shape, image.affine)
-        for _ in checks.image(hu_slabs(image, case.image_path)):
+        for _ in checks.image(hu_slabs(image, case.image_path, thickness=SLAB_SLICES)):
             pass
-        for _ in checks.label(label_slabs(case)):
+        for _ in checks.label(label_slabs(case, SLAB_SLICES)):
             pass
         checks.conclude(report)
     return report

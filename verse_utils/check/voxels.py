@@ -15,6 +15,8 @@ from verse_utils.check.mask_shift import find_shift
 from verse_utils.hounsfield import count_hu, why_not_hu, why_unlike_ct
 from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
 
+# Slices that are read at a time. Of a fine scan, thicker slabs would take more memory than all of it at 1 mm.
+SLAB_SLICES = 4
 # Intensities are judged by a sample of the voxels about so far apart; labels by all of them.
 SAMPLE_MM = 3.0
 # A part of a vertebra's mask that lies a cell or more apart from the rest and is smaller than this is a speck.
