@@ -65,7 +65,14 @@ def test_units_of_length_are_read_as_itk_reads_them(tmp_path, unit, mm, qform, s
 
 @pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize(
-    ("name", "pack"), [("ct.nii.gz", bytes), ("ct.nii", gzip.compress), ("ct", gzip.compress), ("ct.nii", bz2.compress)]
+    ("name", "pack"),
+    [
+        ("ct.nii.gz", bytes),
+        ("ct.nii.gz", lambda whole: gzip.compress(gzip.compress(whole))),
+        ("ct.nii", gzip.compress),
+        ("ct", gzip.compress),
+        ("ct.nii", bz2.compress),
+    ],
 )
 def test_what_a_file_holds_counts_not_its_name(tmp_path, image_class, name, pack):
     whole = image_class(CT, np.diag([0.8, 0.7, 2.5, 1])).to_bytes()
@@ -116,6 +123,12 @@ def test_masks_of_other_values_are_refused(tmp_path, mask, words):
 def test_what_is_no_ct_is_refused(tmp_path, image, words):
     with pytest.raises(UserError, match=rf"ct\.nii\.gz.*{words}"):
         read_case(case(tmp_path, image=image))
+
+
+def test_dicom_of_another_name_is_told(tmp_path):
+    (tmp_path / "ct.nii").write_bytes(bytes(128) + b"DICM" + bytes(900))
+    with pytest.raises(FileError, match=r"it holds DICOM: name it \.dcm"):
+        open_image(tmp_path / "ct.nii")
 
 
 def test_a_trailing_axis_of_one_is_dropped(tmp_path):

@@ -15,10 +15,15 @@ _GZIP, _BZIP2 = b"\x1f\x8b", b"BZh"
 
 
 def open_unpacked(path: Path) -> IO[bytes]:
-    """Open a file's bytes, unpacked where it is gzip or bzip2. Raises OSError."""
+    """Open a file's bytes, unpacked where it is gzip or bzip2, and again where it was packed by gzip twice.
+
+    Raises:
+        OSError, EOFError, zlib.error: it can't be opened, or unpacked from the start.
+    """
     start = _start(path)
     if start.startswith(_GZIP):
-        return gzip.open(path)  # type: ignore[return-value]
+        stream = gzip.open(path)  # noqa: SIM115 - the caller's to close
+        return gzip.open(stream) if stream.peek(2).startswith(_GZIP) else stream  # type: ignore[return-value]
     return bz2.open(path) if start == _BZIP2 else path.open("rb")
 
 
