@@ -121,7 +121,7 @@ def _shell_mm(
         shape = [axis.stop - axis.start for axis in box]
         thickness = thickness * np.where(np.broadcast_to(forward, shape)[near] < 0, np.float32(_THICK), np.float32(1))
     if part.uneven and texture:
-        thickness = thickness * np.clip(1 + texture(box, near, part.uneven), 0.3, 2.5)
+        thickness = thickness * np.clip(1 + texture(box, near, part.uneven), 0.5, 2)
     return thickness
 
 

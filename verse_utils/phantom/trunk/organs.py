@@ -193,11 +193,11 @@ def _belly(person: Person, outline: Column) -> Column:
         for table in (outline.centre_mm, outline.radii_mm)
     )
     levels = np.array([person.poses[number].origin for number in person.poses])
-    back = (
-        np.interp(z, levels[:, 2], levels[:, 1]) - 14 + np.clip(-z, 0, 60) / 2
-    )  # bodies and psoas are painted over it
-    front = centre[:, 1] + radii[:, 1] - person.fat_mm - 12
-    half_x = radii[:, 0] - person.fat_mm - 16 - np.clip(-z, 0, 100) * 0.5
+    # Bodies and psoas are painted over it.
+    back = np.interp(z, levels[:, 2], levels[:, 1]) - 14 + np.clip(-z, 0, 60) / 2
+    wall = radii * (1 - person.fat_mm / radii.min(axis=1, keepdims=True))  # the muscles' outer side
+    front = centre[:, 1] + wall[:, 1] - 11
+    half_x = wall[:, 0] - 16 - np.clip(-z, 0, 100) * 0.5
     middle = np.stack([centre[:, 0], (front + back) / 2], axis=1)
     return Column(z, middle, np.stack([half_x, (front - back) / 2], axis=1))
 
@@ -221,7 +221,7 @@ def _stomach_and_bowel(person: Person, belly: Column) -> list[Part]:
         (L5, (-40, 30, -80)),
         (L5, (0, -22, -110)),
     ]
-    points = [at(level, np.array(offset) + rng.normal(0, 6, 3)) for level, offset in colon]
+    points = [_pulled_in(at(level, np.array(offset) + rng.normal(0, 6, 3)), belly) for level, offset in colon]
     for i in range(len(points) - 1):
         content = rng.choice([GAS_HU, rng.uniform(-250, 60), max(person.contrast.bowel, 30)], p=[0.4, 0.4, 0.2])
         parts += _gut(person, points[i : i + 2], rng.uniform(15, 24), content)
@@ -232,6 +232,15 @@ def _stomach_and_bowel(person: Person, belly: Column) -> list[Part]:
         content = rng.choice([GAS_HU, 25.0, person.contrast.bowel], p=[0.15, 0.4, 0.45])
         parts += _gut(person, list(coil), rng.uniform(9, 14), content)
     return parts
+
+
+def _pulled_in(point: Vector, column: Column, depth_mm: float = 17.0) -> Vector:
+    """The point, or where one on its way to the column's axis first lies ``depth_mm`` within."""
+    axis = [np.interp(point[2], column.z_mm, centre) for centre in column.centre_mm.T]
+    way = np.array([*axis, point[2]]) - point
+    tried: list[Vector] = [point + share * way for share in np.linspace(0, 0.9, 10)]
+    inside = column.distance(list(np.array(tried, np.float32).T)) < -depth_mm
+    return tried[int(inside.argmax())] if inside.any() else tried[-1]
 
 
 def _gut(person: Person, points: Sequence[Vector], radius: float, content_hu: float) -> list[Part]:

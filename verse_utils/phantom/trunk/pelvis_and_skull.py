@@ -62,7 +62,7 @@ def hip_bones(person: Person) -> list[Part]:
     for side in (-1, 1):
         crest = np.array(_points(person, _CREST, side))
         roof, joint, symphysis, tuber = _points(person, (_ROOF, _HIP_JOINT, _SYMPHYSIS, _TUBER), side)
-        fine = np.linspace(0, len(crest) - 1, 11)
+        fine = np.linspace(0, len(crest) - 1, 18)
         rim = np.stack([np.interp(fine, np.arange(len(crest)), crest[:, axis]) for axis in range(3)], axis=1)
         tangents = np.gradient(rim, axis=0)
         # The wing's back part starts nearer to the midline, along the joint with the sacrum.

@@ -23,7 +23,7 @@ class UnevenBone(Bone):
 
     def part(self, solids: Sequence[Solid], hollow: Sequence[Solid] = (), label: int = 0) -> Part:
         """Bone of this density."""
-        return replace(super().part(solids, hollow, label), inset_mm=0.5, uneven=0.45)
+        return replace(super().part(solids, hollow, label), inset_mm=0.5, uneven=0.3)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _draw_bone(age: float, rng: np.random.Generator) -> Bone:
     """Trabecular bone of 50 to 250 HU, less with age, in a shell that thins."""
     spongy = np.clip(rng.normal(245 - 2.1 * (age - 20), 25), 50, 250)
     shell_mm = rng.uniform(0.9, 1.5) - 0.003 * (age - 20)
-    return UnevenBone(float(spongy), rng.uniform(500, 900), shell_mm, rng.uniform(0.12, 0.28) * spongy + 12)
+    return UnevenBone(float(spongy), rng.uniform(500, 900), shell_mm, rng.uniform(0.1, 0.24) * spongy + 12)
 
 
 def _draw_contrast(rng: np.random.Generator) -> Contrast:
