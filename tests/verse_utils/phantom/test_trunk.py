@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from verse_utils.labels import ANATOMICAL_ORDER, T13
-from verse_utils.phantom.anatomy import Curves
+from verse_utils.phantom.curves import Curves
 from verse_utils.phantom.render import paint, voxel_box
 from verse_utils.phantom.trunk.body import make_trunk, vertebra
 from verse_utils.phantom.trunk.chest import rib_path, ribs

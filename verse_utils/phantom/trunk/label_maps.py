@@ -14,7 +14,8 @@ from verse_utils.errors import UserError
 from verse_utils.images import open_image, read_mask
 from verse_utils.labels import ANATOMICAL_ORDER
 from verse_utils.names import MASK, parse_file_name
-from verse_utils.phantom.anatomy import Anatomy, draw_curves
+from verse_utils.phantom.anatomy import Anatomy
+from verse_utils.phantom.curves import draw_curves
 from verse_utils.phantom.shapes import Pose, Vector
 from verse_utils.phantom.trunk.body import build, vertebra, vertebral_bone
 from verse_utils.phantom.trunk.person import Person, clothe, stack_spine

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from verse_utils.labels import ANATOMICAL_ORDER, L6, T13
-from verse_utils.phantom.anatomy import Bone, Curves, Link, Part, draw_curves, stack
+from verse_utils.phantom.anatomy import Bone, Part
+from verse_utils.phantom.curves import Curves, Link, draw_curves, stack
 from verse_utils.phantom.shapes import Capsule, Ellipsoid, Point, Pose, Solid, Vector
 from verse_utils.phantom.trunk.sizes import VertebraSize, draw_size
 
