@@ -138,12 +138,12 @@ def _kept(
 
     try:
         summary = json.loads(summary_path.read_text(encoding="utf-8"))
-        of_scan = os.path.abspath(summary["scan"])
+        of_scan, *_ = (summary[key] for key in ("scan", "volume_ml", "extent_mm", "seconds", "warnings"))
     except (OSError, ValueError, LookupError, TypeError):
         return None
     if not mask_path.exists():
         return None
-    if of_scan != base["scan"]:
+    if os.path.abspath(of_scan) != base["scan"]:
         remedy = "choose another --output, or give --overwrite"
         raise UserError(f"{base['scan']}: {summary_path} is the result of another scan, {of_scan}; {remedy}")
     if reference_path is not None:
