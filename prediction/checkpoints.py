@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import warnings
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -96,6 +97,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle raises nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80] if path.stat().st_size else "empty"
+        if isinstance(error, pickle.UnpicklingError):  # torch tells of its own history first
+            reason = "holds something else than tensors, numbers and text"
         raise UserError(f"{path}: not a checkpoint, or damaged ({reason}); {_REMEDY}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project; give a run's folder, or its best.pt")
