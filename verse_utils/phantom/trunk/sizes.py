@@ -1,10 +1,11 @@
 """Sizes of vertebrae by level.
 
-Rounded after Panjabi et al., Spine 1991;16(8):861-869 (cervical) and 888-901 (thoracic), Spine 1992;17(3):299-306
-(lumbar): mean of both end plates' widths and depths, canal, pedicles, distance of the transverse processes' tips.
-Heights of lumbar bodies and canal depths lie between theirs and the pooled ones of Bonczar et al., Surg Radiol Anat
-2024;47(1):22, as dry bones measure less than CT. The rest (disc, processes, facets, tilt) is set by eye, so that the
-volumes of whole vertebrae are those of VerSe's masks; docs/data.md compares them.
+Near the means of Panjabi et al., Spine 1991;16(8):861-869 (cervical) and 888-901 (thoracic), Spine 1992;17(3):299-306
+(lumbar): mean of both end plates' widths and depths, canal, pedicles, distance of the transverse processes' tips. Only
+lumbar widths and the canals from T11 down were compared with published tables, number by number; the others are close,
+not exact. Heights of lumbar bodies and canal depths lie between Panjabi's and the pooled ones of Bonczar et al., Surg
+Radiol Anat 2024;47(1):22, as dry bones measure less than CT. The rest (disc, processes, facets, tilt) is set by eye, so
+that the volumes of whole vertebrae are those of VerSe's masks; docs/data.md compares them.
 """
 
 from __future__ import annotations
