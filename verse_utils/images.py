@@ -78,6 +78,8 @@ def open_image(path: Path, shown: Path | None = None) -> nib.Nifti1Image:
     """
     path = Path(path)
     shown = shown or path
+    if path.exists() and not path.is_file():  # a named pipe would be waited for without end
+        raise FileError(f"{shown}: a folder or a device, not a file; give a NIfTI file")
     try:
         with _silent(), np.errstate(all="ignore"):  # our line says it, with the file's name
             image = _load(path)

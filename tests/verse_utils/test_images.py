@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import os
 import tracemalloc
 from dataclasses import replace
 
@@ -145,6 +146,13 @@ def test_broken_files_are_refused(tmp_path):
     for path in (truncated, text, tmp_path / "absent.nii.gz"):
         with pytest.raises(UserError, match=path.name):
             read_case(Case("sub-a", "sub-a", "training", path, mask))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    path = tmp_path / "ct.nii.gz"
+    os.mkfifo(path)
+    with pytest.raises(FileError, match=r"ct.nii.gz: a folder or a device, not a file"):
+        open_image(path)
 
 
 def test_a_spacing_of_zero_is_refused(tmp_path):

@@ -6,9 +6,11 @@ Every file is read to its end. Exit code 1 where a case can't be used, 2 where t
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +56,20 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers}: must be positive")
+    if arguments.json:
+        _check_target(arguments.json)
     return arguments
+
+
+def _check_target(path: Path) -> None:
+    """Raise UserError before the work where a file can't be written after it."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"--json {path}: can't be written ({error.strerror}); choose another file") from None
 
 
 def run() -> int:

@@ -41,9 +41,10 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """The files at any depth below a folder, as ``walk`` finds them."""
+    """The files at any depth below a folder, as ``walk`` finds them, without pipes and devices."""
     for folder, _, names in walk(root):
-        yield from (folder / name for name in names)
+        paths = (folder / name for name in names)
+        yield from (path for path in paths if path.is_file() or not path.exists())
 
 
 def _visible(names: list[str]) -> list[str]:

@@ -69,8 +69,8 @@ def _numbering(content: Any, path: Path) -> Numbering:
     for key, value in labels.items():
         if isinstance(value, list):  # a region of several labels, which have names of their own
             continue
-        name, number = (value, key) if str(key).isdigit() else (key, value)
-        if not str(number).isdigit() or int(number) > 255:
+        name, number = (value, key) if str(key).isdecimal() else (key, value)
+        if not str(number).isdecimal() or int(number) > 255:
             raise UserError(f"{path}: label {name!r} is {number!r}, not a number from 0 to 255; repair it")
         number_of[str(name)] = int(number)
     label_of = {number: vertebra_label(name) or 0 for name, number in number_of.items() if number}
@@ -87,7 +87,7 @@ def _numbering(content: Any, path: Path) -> Numbering:
 def _ct_channel(content: Any, path: Path) -> str:
     """The four digits of the images' names that are the CT's."""
     names = content.get("channel_names") or content.get("modality") or {"0": "CT"}
-    if not isinstance(names, dict) or not all(str(number).isdigit() for number in names):
+    if not isinstance(names, dict) or not all(str(number).isdecimal() for number in names):
         raise UserError(f'{path}: its channel_names don\'t map numbers to names, such as "0": "CT"; repair it')
     found = [number for number, name in names.items() if len(names) == 1 or str(name).upper() == "CT"]
     if len(found) != 1:

@@ -130,6 +130,7 @@ def test_wrong_calls_are_one_line(phantom_root, tmp_path, run_script, assert_one
     assert_one_line_error(run_script(check, phantom_root, "--workers", 0, cwd=tmp_path), "--workers 0")
     result = run_script(check, phantom_root, "--workers", 1, "--json", "absent/a.json", cwd=tmp_path)
     assert_one_line_error(result, "absent/a.json", "can't be written")
+    assert not result.stdout  # said before the work
 
 
 def test_all_cases_at_fault_is_one_line(broken, tmp_path, run_script, assert_one_line_error):

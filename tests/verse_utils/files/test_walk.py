@@ -44,6 +44,7 @@ def test_links_are_followed_and_each_folder_comes_once(tmp_path):
         (root / link).symlink_to(target)
     (elsewhere / "deep" / "back").symlink_to(elsewhere)
     (root / "dead").symlink_to(tmp_path / "absent")
+    os.mkfifo(root / "pipe")  # whoever opened it would wait without end
     assert found(root) == ["dead", "own/1", "b/deep/2"]
     assert found(root / "b") == ["deep/2"]
 
