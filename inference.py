@@ -27,8 +27,9 @@ import numpy as np
 
 from prediction.options import POSTPROCESSING, Options
 from utils.constants import SEGMENTATION_SPACING_MM
+from utils.files.results_folder import ScanResults, make_results_folder, write_results
 from utils.files.run_folder import RUNS_FOLDER
-from utils.misc import OneLineParser, command, write_csv, write_json
+from utils.misc import OneLineParser, command, write_json
 from verse_utils.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -89,12 +90,12 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     from utils.files.scans import open_scan
 
     base = {"name": source.name, "scan": os.path.abspath(source.path)}
-    mask_path, summary_path = (job.output / f"{source.name}{end}" for end in ("_vertebrae.nii.gz", "_summary.json"))
+    results = ScanResults(job.output, source.name)
     if source.error:
         return {**base, "error": source.error}
     try:
         reference_path = job.evaluate and find_reference_mask(source.path, job.evaluate)
-        if not job.overwrite and (kept := _kept(base, mask_path, summary_path, reference_path)):
+        if not job.overwrite and (kept := _kept(base, results, reference_path)):
             return kept
         models = load_models_once(job)
         scan = open_scan(source, job.resample_series)
@@ -102,19 +103,19 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         found = segment(scan, models, job.options)
         metrics = {"metrics": score_scan(found.mask, scan, scan.path, reference_path)} if reference_path else {}
         started = time.perf_counter()
-        scan.save(found.mask, mask_path)
+        scan.save(found.mask, results.mask)
         if scan.tilt is not None:
-            scan.save_on_slices(found.mask, job.output / f"{source.name}_vertebrae_slices.nii.gz")
+            scan.save_on_slices(found.mask, results.mask_on_slices)
         if found.probabilities is not None:
-            scan.save(found.probabilities, job.output / f"{source.name}_probabilities.nii.gz")
+            scan.save(found.probabilities, results.probabilities)
         seconds = {**found.seconds, "write": round(time.perf_counter() - started, 2)}
         if job.preview:
             started = time.perf_counter()
-            _save_picture(source.name, found, job.output / f"{source.name}.png")
+            _save_picture(source.name, found, results.picture)
             seconds["preview"] = round(time.perf_counter() - started, 2)
         summary = {**base, **_summary(scan, found, models, job), "seconds": seconds, "warnings": found.warnings}
         summary |= metrics
-        write_json(summary_path, summary)
+        write_json(results.summary, summary)
         return summary
     except UserError as error:
         return {**base, "error": str(error)}
@@ -125,9 +126,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         return {**base, "error": f"{source.path}: {type(error).__name__}: {reason}; leave it out"}
 
 
-def _kept(
-    base: dict[str, Any], mask_path: Path, summary_path: Path, reference_path: Path | None
-) -> dict[str, Any] | None:
+def _kept(base: dict[str, Any], results: ScanResults, reference_path: Path | None) -> dict[str, Any] | None:
     """The summary of a scan's results from before; None where there are none that are whole.
 
     Raises:
@@ -136,18 +135,12 @@ def _kept(
     from metrics.mask_scores import score_scan
     from verse_utils.images import open_image, read_mask
 
-    try:
-        summary = json.loads(summary_path.read_text(encoding="utf-8"))
-        of_scan, *_ = (summary[key] for key in ("scan", "volume_ml", "extent_mm", "seconds", "warnings"))
-    except (OSError, ValueError, LookupError, TypeError):
+    summary = results.read_summary(base["scan"])
+    if summary is None:
         return None
-    if not mask_path.exists():
-        return None
-    if os.path.abspath(of_scan) != base["scan"]:
-        remedy = "choose another --output, or give --overwrite"
-        raise UserError(f"{base['scan']}: {summary_path} is the result of another scan, {of_scan}; {remedy}")
     if reference_path is not None:
-        summary["metrics"] = score_scan(read_mask(mask_path), open_image(mask_path), mask_path, reference_path)
+        mask = read_mask(results.mask), open_image(results.mask)
+        summary["metrics"] = score_scan(*mask, results.mask, reference_path)
     return {**summary, "kept": True}
 
 
@@ -229,21 +222,6 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         kept = [f"kept from before, made by {makers}"] if row.get("kept") else []
         remarks = "; ".join([*kept, *row["warnings"]])
         print(f"{row['name']:{width}} {numbers}  {remarks}".rstrip())
-
-
-def write_results(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write a CSV with a line for each scan: volumes and extents of its summary, metrics, or its error."""
-    lines = []
-    for row in rows:
-        extents = {f"extent_{axis}_mm": (row.get("extent_mm") or {}).get(axis) for axis in "XYZ"}
-        volumes = {f"volume_of_label_{label}_ml": ml for label, ml in row.get("volume_ml_of_label", {}).items()}
-        line = {"name": row["name"], "scan": row["scan"], "error": row.get("error")}
-        line |= {
-            "warnings": "; ".join(row.get("warnings", ())),
-            "seconds": round(sum(row.get("seconds", {}).values()), 2),
-        }
-        lines.append(line | {"volume_ml": row.get("volume_ml"), **extents, **row.get("metrics", {}), **volumes})
-    write_csv(path, lines)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -339,16 +317,6 @@ def _check_models(job: Job, here: bool) -> None:
         find_device(job.device, job.precision)
 
 
-def _check_output(folder: Path) -> None:
-    """Make the folder of the results. Raises UserError before any work where nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--output {folder}: can't be written ({error.strerror}); choose another folder") from None
-
-
 def _tell_of_ensemble(models: Models, job: Job) -> None:
     """Say what several segmenters cost, before any work."""
     count, sizes = len(models.segmenters), [model.weight_bytes / 2**20 for model in models.segmenters]
@@ -377,7 +345,7 @@ def main() -> None:
     arguments.workers = min(arguments.workers, len(sources))
     job = _job(arguments)
     _check_models(job, here=arguments.scheduler is None and job.workers == 1)
-    _check_output(job.output)
+    make_results_folder(job.output)
     rows = []
     for row in run_all(partial(process, job=job), sources, job.workers, arguments.scheduler, _killed):
         rows.append(row)

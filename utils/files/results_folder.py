@@ -1,0 +1,78 @@
+"""The folder of inference's results: where the files of each scan lie, and the table of all scans."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.misc import write_csv
+from verse_utils.errors import UserError
+
+
+class ScanResults:
+    """The files of one scan's results; the paths say where a file belongs, not that it is there.
+
+    Attributes:
+        mask: of the vertebrae, on the scan's grid.
+        mask_on_slices: the same on the slices of a tilted gantry.
+        probabilities: of foreground.
+        picture: of the mask.
+        summary: what was found and how, as JSON.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.mask = folder / f"{name}_vertebrae.nii.gz"
+        self.mask_on_slices = folder / f"{name}_vertebrae_slices.nii.gz"
+        self.probabilities = folder / f"{name}_probabilities.nii.gz"
+        self.picture = folder / f"{name}.png"
+        self.summary = folder / f"{name}_summary.json"
+
+    def read_summary(self, scan: str) -> dict[str, Any] | None:
+        """The summary, if it and the mask are there and whole; else None.
+
+        Args:
+            scan: absolute path of the scan.
+
+        Raises:
+            UserError: it is that of another scan.
+        """
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+            of_scan, *_ = (summary[key] for key in ("scan", "volume_ml", "extent_mm", "seconds", "warnings"))
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        if not self.mask.exists():
+            return None
+        if os.path.abspath(of_scan) != scan:
+            remedy = "choose another --output, or give --overwrite"
+            raise UserError(f"{scan}: {self.summary} is the result of another scan, {of_scan}; {remedy}")
+        return summary
+
+
+def make_results_folder(folder: Path) -> None:
+    """Make the folder of the results. Raises UserError before any work where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--output {folder}: can't be written ({error.strerror}); choose another folder") from None
+
+
+def write_results(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write a CSV with a line for each scan: volumes and extents of its summary, metrics, or its error."""
+    lines = []
+    for row in rows:
+        extents = {f"extent_{axis}_mm": (row.get("extent_mm") or {}).get(axis) for axis in "XYZ"}
+        volumes = {f"volume_of_label_{label}_ml": ml for label, ml in row.get("volume_ml_of_label", {}).items()}
+        line = {"name": row["name"], "scan": row["scan"], "error": row.get("error")}
+        line |= {
+            "warnings": "; ".join(row.get("warnings", ())),
+            "seconds": round(sum(row.get("seconds", {}).values()), 2),
+        }
+        lines.append(line | {"volume_ml": row.get("volume_ml"), **extents, **row.get("metrics", {}), **volumes})
+    write_csv(path, lines)
