@@ -123,6 +123,14 @@ def test_another_run_that_writes_the_same_is_one_line(root, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["verse"]
 
 
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_in_the_way_is_one_line_before_any_work(root, tmp_path, make):
+    settings = IsotropicSettings()
+    make(tmp_path / settings.file_name([root], 19))
+    with pytest.raises(UserError, match="a folder or a device is in the way"):
+        preprocess(root, 19, settings, tmp_path, workers=1)
+
+
 def test_a_disk_without_room_is_one_line_before_any_work(root, tmp_path, monkeypatch):
     settings = IsotropicSettings(6.0)
     path = preprocess(root, 19, settings, tmp_path / "out", workers=1, pictures=False)

@@ -71,6 +71,8 @@ def read_centroids(path: Path) -> Centroids:
     path = Path(path)
     miccai_direction = _miccai_direction(path.name)
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, and /dev/zero read, without end
+            raise ValueError("a folder or a device")
         header, *entries = json.loads(path.read_text(encoding="utf-8"))
         if miccai_direction and "direction" not in header:
             header, entries = {"direction": miccai_direction}, [header, *entries]

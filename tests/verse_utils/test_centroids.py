@@ -1,4 +1,5 @@
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -72,6 +73,12 @@ def test_what_is_no_list_is_said(tmp_path, text):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"ctd\.json"):
         read_centroids(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "ctd.json")
+    with pytest.raises(UserError, match=r"ctd.json: not a VerSe centroid list .*a folder or a device"):
+        read_centroids(tmp_path / "ctd.json")
 
 
 @pytest.mark.real_scans

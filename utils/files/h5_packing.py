@@ -74,7 +74,9 @@ def _remove_empty_folders(folder: Path) -> None:
 
 
 def check_data_path(h5_path: Path, data_path: Sequence[str]) -> None:
-    """Raise UserError where an H5 was made from another place that bears the same name, and is still there."""
+    """Raise UserError where an H5 was made from another place of the same name, which is still there; or is no file."""
+    if h5_path.exists() and not h5_path.is_file():
+        raise UserError(f"{h5_path}: a folder or a device is in the way; move it, or choose another --output")
     with suppress(OSError, KeyError, RuntimeError, ValueError), h5py.File(h5_path, "r") as file:
         before = json.loads(file.attrs["notes"])["data_path"]
         if before != list(data_path) and all(os.path.exists(path) for path in before):
