@@ -136,8 +136,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows under the names of all their values, whole or not at all. Raises UserError where that fails."""
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    """Write rows, a line each, under the names of all their values, whole or not at all. Raises UserError."""
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(
+            {name: one_line(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
+        )

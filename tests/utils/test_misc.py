@@ -6,7 +6,7 @@ import sys
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from utils.misc import OneLineParser, command, parse_bool, write_json, written_aside
+from utils.misc import OneLineParser, command, parse_bool, write_csv, write_json, written_aside
 from verse_utils.errors import UserError
 
 
@@ -96,3 +96,9 @@ def test_output_that_nobody_reads_any_more_ends_a_command_without_a_traceback():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_a_row_is_a_line_whatever_it_holds(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"scan": "a\nb\udcff, ä", "n": 1}, {"scan": "c", "error": None}])
+    text = (tmp_path / "a.csv").read_text(encoding="utf-8")
+    assert text.splitlines() == ["scan,n,error", r'"a\nb\udcff, ä",1,', "c,,"]
