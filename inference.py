@@ -77,6 +77,7 @@ class Job:
     workers: int
     preview: bool
     resample_series: bool
+    dicom_seg: bool
     options: Options
 
 
@@ -87,6 +88,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     from metrics.mask_scores import score_scan
     from metrics.reference_masks import find_reference_mask
     from prediction.whole_scans import segment
+    from utils.files.dicom.segmentation import check_source, write_segmentation
     from utils.files.scans import open_scan
 
     base = {"name": source.name, "scan": os.path.abspath(source.path)}
@@ -95,10 +97,12 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         return {**base, "error": source.error}
     try:
         reference_path = job.evaluate and find_reference_mask(source.path, job.evaluate)
-        if not job.overwrite and (kept := _kept(base, results, reference_path)):
+        if not job.overwrite and (kept := _kept(base, results, reference_path, job)):
             return kept
         models = load_models_once(job)
         scan = open_scan(source, job.resample_series)
+        if job.dicom_seg:
+            check_source(scan.series, scan.path)
         _warn_of_memory(scan, source, job, models.segmenter.spec.out_channels)
         found = segment(scan, models, job.options)
         metrics = {"metrics": score_scan(found.mask, scan, scan.path, reference_path)} if reference_path else {}
@@ -108,6 +112,10 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
             scan.save_on_slices(found.mask, results.mask_on_slices)
         if found.probabilities is not None:
             scan.save(found.probabilities, results.probabilities)
+        if job.dicom_seg and scan.series is not None:
+            model = models.segmenter
+            names = dict(zip(model.scheme.mask_values[1:], model.scheme.class_names, strict=True))
+            write_segmentation(found.mask, scan.series, names, model.name, model.sha256, results.segmentation)
         seconds = {**found.seconds, "write": round(time.perf_counter() - started, 2)}
         if job.preview:
             started = time.perf_counter()
@@ -126,8 +134,8 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         return {**base, "error": f"{source.path}: {type(error).__name__}: {reason}; leave it out"}
 
 
-def _kept(base: dict[str, Any], results: ScanResults, reference_path: Path | None) -> dict[str, Any] | None:
-    """The summary of a scan's results from before; None where there are none that are whole.
+def _kept(base: dict[str, Any], results: ScanResults, reference_path: Path | None, job: Job) -> dict[str, Any] | None:
+    """The summary of a scan's results from before; None where there are none, or not all that is asked for.
 
     Raises:
         UserError: they are those of another scan, or can't be scored by the reference mask.
@@ -135,7 +143,8 @@ def _kept(base: dict[str, Any], results: ScanResults, reference_path: Path | Non
     from metrics.mask_scores import score_scan
     from verse_utils.images import open_image, read_mask
 
-    summary = results.read_summary(base["scan"])
+    asked = {results.probabilities: job.options.probabilities, results.segmentation: job.dicom_seg}
+    summary = results.read_summary(base["scan"], [path for path, is_asked in asked.items() if is_asked])
     if summary is None:
         return None
     if reference_path is not None:
@@ -253,6 +262,8 @@ def parse_arguments() -> argparse.Namespace:
     drop = "drop connected components under 5 cm³ (blobs), all but the largest, or none"
     add("--postprocess", choices=POSTPROCESSING, default=Options.postprocess, help=drop)
     add("--probabilities", action="store_true", help="save the probability of foreground, too")
+    seg_help = "also write each mask as DICOM Segmentation, which refers to the slices of its series"
+    add("--dicom_seg", action="store_true", help=seg_help)
     add("--preview", action="store_true", default=True, help="draw a picture of each mask; done unless --no_preview")
     add("--no_preview", dest="preview", action="store_false", help="draw no pictures")
     add("--evaluate", type=Path, metavar="MASKS", help="folder of reference masks to score the results by")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 
@@ -284,6 +285,8 @@ def as_dicom(path, folder, series: str, step_mm=(0, 0, 0), **tags):
             "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
             "0008|0018": f"{series}.{k + 1}",
             "0020|000e": series,
+            "0020|000d": "1.2",
+            "0020|0052": "1.2.9",
             "0020|0032": "\\".join(map(str, volume.TransformIndexToPhysicalPoint((0, 0, k)) + k * np.array(step_mm))),
             "0020|0037": "\\".join(map(str, rows)),
             "0028|1052": "-1024",
@@ -329,6 +332,13 @@ def test_a_tilted_gantry_gives_a_mask_with_right_angles_and_one_on_the_slices(in
     upright, on_slices = (nib.load(tmp_path / "out" / f"tilted_vertebrae{end}.nii.gz") for end in ("", "_slices"))
     assert on_slices.shape == scan.shape and upright.shape == scan.tilt.shape != scan.shape
     np.testing.assert_array_equal(scan.tilt.undo(np.asarray(upright.dataobj)), np.asarray(on_slices.dataobj))
+
+    nifti = sorted(scans.iterdir())[0]
+    result = infer([tmp_path / "tilted", nifti], "--no_localiser", "--postprocess", "none", "--dicom_seg")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == 1 and len(errors) == 1 and f"{nifti}: is no DICOM series" in errors[0]
+    frames = pydicom.dcmread(tmp_path / "out" / "tilted_vertebrae_seg.dcm").pixel_array  # what was kept lacked it
+    assert frames.shape[1:] == on_slices.shape[1::-1] and frames.sum() == np.asarray(on_slices.dataobj).sum()
     assert SimpleITK.ReadImage(tmp_path / "out" / "tilted_vertebrae.nii.gz").GetSize() == upright.shape
     summary = json.loads((tmp_path / "out" / "tilted_summary.json").read_text(encoding="utf-8"))
     assert summary["shape"] == list(scan.shape) and "gantry tilted" in summary["warnings"][0]

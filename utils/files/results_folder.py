@@ -20,6 +20,7 @@ class ScanResults:
         mask: of the vertebrae, on the scan's grid.
         mask_on_slices: the same on the slices of a tilted gantry.
         probabilities: of foreground.
+        segmentation: the mask as DICOM Segmentation.
         picture: of the mask.
         summary: what was found and how, as JSON.
     """
@@ -28,14 +29,16 @@ class ScanResults:
         self.mask = folder / f"{name}_vertebrae.nii.gz"
         self.mask_on_slices = folder / f"{name}_vertebrae_slices.nii.gz"
         self.probabilities = folder / f"{name}_probabilities.nii.gz"
+        self.segmentation = folder / f"{name}_vertebrae_seg.dcm"
         self.picture = folder / f"{name}.png"
         self.summary = folder / f"{name}_summary.json"
 
-    def read_summary(self, scan: str) -> dict[str, Any] | None:
-        """The summary, if it and the mask are there and whole; else None.
+    def read_summary(self, scan: str, wanted: Sequence[Path] = ()) -> dict[str, Any] | None:
+        """The summary, if it, the mask and what else is wanted are there; else None.
 
         Args:
             scan: absolute path of the scan.
+            wanted: further files of the results.
 
         Raises:
             UserError: it is that of another scan.
@@ -45,7 +48,7 @@ class ScanResults:
             of_scan, *_ = (summary[key] for key in ("scan", "volume_ml", "extent_mm", "seconds", "warnings"))
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        if not self.mask.exists():
+        if not all(path.exists() for path in (self.mask, *wanted)):
             return None
         if os.path.abspath(of_scan) != scan:
             remedy = "choose another --output, or give --overwrite"
