@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +51,8 @@ def write_segmentation(
 ) -> None:
     """Write a mask as DICOM Segmentation with a segment for each of its values, whole or not at all.
 
-    Frames without any voxel are left out. A segment's type is SNOMED CT's code of the vertebra (PS3.16, CID 7603), or
-    of vertebrae in general where CID 7603 has none (regions, L6, T13).
+    Frames without any voxel are left out, unless all are empty. A segment's type is SNOMED CT's code of the vertebra
+    (PS3.16, CID 7603), or of vertebrae in general where CID 7603 has none (regions, L6, T13).
 
     Args:
         mask_IJK: uint8 on the slices of the series, a tilted gantry's as they are; 0 is background.
@@ -74,26 +73,25 @@ def write_segmentation(
     numbers[found] = range(1, len(found) + 1)
     headers, frames_KJI = _on_source(numbers[mask_IJK], series)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a mask without a voxel, all frames are written
-            segmentation = hd.seg.Segmentation(
-                source_images=headers,
-                pixel_array=frames_KJI,
-                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[
-                    _segment(number, names[value], network, sha256) for number, value in enumerate(found, 1)
-                ],
-                series_instance_uid=hd.UID(),
-                series_number=int(headers[0].get("SeriesNumber") or 0) + 1000,  # far from those of the scanner
-                sop_instance_uid=hd.UID(),
-                instance_number=1,
-                manufacturer=PROJECT,
-                manufacturer_model_name=f"{PROJECT} {network}"[:64],
-                software_versions=sha256[:16],
-                device_serial_number=sha256[:16],
-                series_description="Vertebrae",
-                content_label="VERTEBRAE",
-            )
+        segmentation = hd.seg.Segmentation(
+            source_images=headers,
+            pixel_array=frames_KJI,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[
+                _segment(number, names[value], network, sha256) for number, value in enumerate(found, 1)
+            ],
+            series_instance_uid=hd.UID(),
+            series_number=int(headers[0].get("SeriesNumber") or 0) + 1000,  # far from those of the scanner
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer=PROJECT,
+            manufacturer_model_name=f"{PROJECT} {network}"[:64],
+            software_versions=sha256[:16],
+            device_serial_number=sha256[:16],
+            series_description="Vertebrae",
+            content_label="VERTEBRAE",
+            omit_empty_frames=bool(frames_KJI.any()),
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120].rstrip(".")
         raise UserError(
