@@ -28,6 +28,7 @@ from training.steps.ranks import Ranks
 from training.steps.step_plan import StepPlan
 from training.tasks import SegmentationTraining
 from training.trainer import Trainer
+from utils.misc import command
 from utils.preprocessing_settings import IsotropicSettings
 from utils.tasks import SEGMENTATION
 from verse_utils.phantom.dataset import write_phantom_dataset
@@ -49,6 +50,7 @@ class Timed:
             started = time.perf_counter()
 
 
+@command
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

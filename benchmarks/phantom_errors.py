@@ -25,6 +25,7 @@ from training.tasks import SegmentationTraining
 from training.testing import predict
 from utils.files.run_folder import RunFolder
 from utils.geometry.working_grid import WorkingGrid
+from utils.misc import command
 from utils.tasks import SEGMENTATION
 from verse_utils.phantom.case import Phantom
 from verse_utils.phantom.dataset import make_phantom
@@ -52,6 +53,7 @@ def of_cut_vertebrae(
     return of_cut
 
 
+@command
 def main() -> None:
     """Print a row for each test phantom, and the means."""
     parser = argparse.ArgumentParser(description="What a segmenter's Dice on phantoms is made of.")

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from preprocessing import preprocess
+from utils.misc import command
 from utils.preprocessing_settings import IsotropicSettings
 from verse_utils.phantom.dataset import write_phantom_dataset
 
@@ -33,6 +34,7 @@ SETTINGS = (
 )
 
 
+@command
 def main() -> None:
     """Run both trainings and compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
