@@ -7,7 +7,8 @@ import pytest
 from verse_utils.labels import ANATOMICAL_ORDER, T13
 from verse_utils.phantom.curves import Curves
 from verse_utils.phantom.render import paint, voxel_box
-from verse_utils.phantom.trunk.body import make_trunk, vertebra
+from verse_utils.phantom.shapes import Capsule
+from verse_utils.phantom.trunk.body import make_trunk, metal, vertebra
 from verse_utils.phantom.trunk.chest import rib_path, ribs
 from verse_utils.phantom.trunk.person import clothe, draw_levels, draw_person, stack_spine
 from verse_utils.phantom.trunk.phantom import make_trunk_phantom
@@ -58,6 +59,24 @@ def test_ribs_are_on_thoracic_vertebrae_only_with_their_heads_at_the_joint(mean_
             head = pose.axes.T @ (rib_path(mean_person, number, 4.0, side)[0] - pose.origin)
             gap = side * head[0] - size.width / 2 - 4
             assert -1 < gap < 2 and -size.depth / 2 < head[1] < 0 < head[2] <= size.height / 2 + 0.1
+
+
+def test_screws_and_cement_lie_in_vertebrae(mean_person, monkeypatch):
+    monkeypatch.setattr(type(mean_person), "chance", lambda *_: True)
+    in_metal, cement = metal(mean_person)
+    screws = [solid for solid in in_metal.solids if isinstance(solid, Capsule) and solid.start_radius == 2.6]
+    assert len(screws) == 6  # two in each of three vertebrae
+    for tip in [*(screw.start for screw in screws), cement.solids[0].pose.origin]:
+        holders = [
+            number
+            for number, pose in mean_person.poses.items()
+            if (np.abs(pose.axes.T @ (tip - pose.origin)) < half_size(mean_person.sizes[number])).all()
+        ]
+        assert len(holders) == 1 and holders[0] >= 14  # T7 and below
+
+
+def half_size(size):
+    return np.array([size.width, size.depth, size.height]) / 2
 
 
 def test_anomalies_come_in_a_few_bodies():
