@@ -94,5 +94,7 @@ def _slices_hu(slices: Sequence[Slice]) -> Iterator[np.ndarray]:
         except MemoryError:
             raise
         except Exception:  # a damaged file makes pydicom and the decoders raise whatever Python has
-            coding = f" ({group[0].syntax.name})" if group[0].syntax.is_compressed else ""
-            raise UserError(f"{file}: voxels can't be read{coding}; fetch the file again") from None
+            coding, remedy = "", "fetch the file again"
+            if group[0].syntax.is_compressed:
+                coding, remedy = f" ({group[0].syntax.name})", f"{remedy}, or export the CT uncompressed"
+            raise UserError(f"{file}: voxels can't be read{coding}; {remedy}") from None

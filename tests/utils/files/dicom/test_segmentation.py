@@ -4,7 +4,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from utils.files.dicom.segmentation import check_source, write_segmentation
 from verse_utils.errors import UserError
@@ -33,12 +33,13 @@ def mask_of(scan):
     return mask
 
 
-def places_of(segmentation):
-    """Height of each frame and its pixels, sorted."""
+def frames_of(segmentation):
+    """Of each frame, sorted by height: its position, its pixels, and the instance that it refers to."""
     groups = segmentation.PerFrameFunctionalGroupsSequence
     positions = [np.array(group.PlanePositionSequence[0].ImagePositionPatient, float) for group in groups]
     pixels = segmentation.pixel_array.reshape(len(positions), segmentation.Rows, segmentation.Columns)
-    return sorted(zip(positions, pixels, strict=True), key=lambda one: one[0][2])
+    sources = [group.DerivationImageSequence[0].SourceImageSequence[0] for group in groups]
+    return sorted(zip(positions, pixels, sources, strict=True), key=lambda one: one[0][2])
 
 
 def test_axial_tilted_and_compressed_series(dicom, tmp_path):
@@ -55,19 +56,16 @@ def test_axial_tilted_and_compressed_series(dicom, tmp_path):
         mask, path = mask_of(scan), tmp_path / f"{name}_seg.dcm"
         write_segmentation(mask, scan.series, NAMES, "segmenter", SHA256, path)
         segmentation = hd.seg.segread(path)
-        found = places_of(segmentation)
+        found = frames_of(segmentation)
         slices = scan.series.stack.slices[1:-1]  # empty frames are left out
         assert len(found) == len(slices)
-        for k, ((position, pixels), slice_) in enumerate(zip(found, slices, strict=True), 1):
+        listed = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+        listed = {instance.ReferencedSOPInstanceUID for instance in listed}
+        for k, ((position, pixels, source), slice_) in enumerate(zip(found, slices, strict=True), 1):
             np.testing.assert_allclose(position, slice_.position_mm, atol=1e-4)
             np.testing.assert_array_equal(pixels, mask[:, :, k].T)
-        referred = {
-            item.ReferencedSOPInstanceUID
-            for item in segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence
-        }
-        assert {dicom.read(file).SOPInstanceUID for file in folder.iterdir()} >= referred and len(referred) >= len(
-            found
-        )
+            assert source.ReferencedSOPInstanceUID == dicom.read(slice_.file.path).SOPInstanceUID
+            assert source.ReferencedSOPInstanceUID in listed
 
 
 def test_what_must_be_there(dicom, tmp_path):
@@ -94,12 +92,14 @@ def test_what_must_be_there(dicom, tmp_path):
 
 
 def test_many_frames_in_one_file(dicom, tmp_path):
-    scan = dicom.opened(dicom.write_enhanced(tmp_path / "ct.dcm", order=[3, 0, 1, 2, 6, 5, 4]))
+    order = [3, 0, 1, 2, 6, 5, 4]
+    scan = dicom.opened(dicom.write_enhanced(tmp_path / "ct.dcm", order=order, compress=RLELossless))
     mask = mask_of(scan)
     write_segmentation(mask, scan.series, NAMES, "segmenter", SHA256, tmp_path / "seg.dcm")
-    found = places_of(hd.seg.segread(tmp_path / "seg.dcm"))
+    found = frames_of(hd.seg.segread(tmp_path / "seg.dcm"))
     assert len(found) == 5
-    for k, (position, pixels) in enumerate(found, 1):
+    for k, (position, pixels, source) in enumerate(found, 1):
+        assert source.ReferencedFrameNumber == order.index(k) + 1
         np.testing.assert_allclose(position, (-20, 35.5, -100 + 3 * k))
         np.testing.assert_array_equal(pixels, mask[:, :, k].T)
 
