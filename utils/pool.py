@@ -126,19 +126,34 @@ def _on_cluster(work: Callable[[T], R], items: Sequence[T], address: str) -> Gen
         f"{address}: Dask workers were killed again and again (out of memory?); "
         "start `dask worker` with more memory or fewer threads"
     )
+
+    def outcomes(some: Sequence[T]) -> Iterator[tuple[T, Future[R], bool]]:
+        """Each item, what holds its result, and whether a worker was killed at it."""
+        pending = {executor.submit(work, item): item for item in some}
+        while pending:
+            done = wait(pending, PATIENCE_SECONDS, FIRST_COMPLETED).done
+            if not done:  # slow work, or nobody left to do it
+                _await_worker(client, address)
+            for future in done:
+                yield pending.pop(future), future, isinstance(future.exception(), KilledWorker)
+
     with silence_logging_cmgr(logging.CRITICAL), closing(_connect(address)) as client:
         _await_worker(client, address)
         _check_imports(client, address, pickle.dumps((work, items[:1])))
         executor = client.get_executor(pure=False)
         try:
-            pending = {executor.submit(work, item): item for item in items}
-            while pending:
-                done = wait(pending, PATIENCE_SECONDS, FIRST_COMPLETED).done
-                if not done:  # slow work, or nobody left to do it
-                    _await_worker(client, address)
-                for future in done:
-                    was_killed = isinstance(future.exception(), KilledWorker)
-                    yield pending.pop(future), future, advice if was_killed else ""
+            suspects: list[Outcome[T, R]] = []
+            for item, future, was_killed in outcomes(items):
+                if was_killed:
+                    suspects.append((item, future, advice))
+                else:
+                    yield item, future, ""
+            if len(suspects) == 1:
+                yield suspects.pop()
+            # Dask suspects all items that a killed worker was given. One at a time, the innocent come through.
+            for suspect, _, _ in suspects:
+                for item, future, was_killed in outcomes([suspect]):
+                    yield item, future, advice if was_killed else ""
         except CancelledError:
             raise UserError(
                 f"{address}: the Dask scheduler went away; start it and its workers again, and repeat"
