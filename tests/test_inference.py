@@ -111,9 +111,10 @@ def test_what_is_kept_is_of_the_same_scan_whole_and_scored(infer, scans, tmp_pat
     summary.write_text(json.dumps({"scan": content["scan"]}), encoding="utf-8")  # not all of it
     assert sum("kept" in row for row in json.loads(infer(*common).stdout)) == 1
     scans.rename(tmp_path / "others")
-    result = infer(["others"], "--no_localiser")
-    assert result.returncode == 1
-    assert result.stderr.count(f" is the result of another scan, {scans}") == 2
+    for more in ((), ("--probabilities",)):  # nor are they overwritten where more is asked for than is there
+        result = infer(["others"], "--no_localiser", *more)
+        assert result.returncode == 1
+        assert result.stderr.count(f" is the result of another scan, {scans}") == 2
 
 
 def test_json_is_for_machines(infer, scans):

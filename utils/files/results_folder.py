@@ -48,12 +48,12 @@ class ScanResults:
             of_scan, *_ = (summary[key] for key in ("scan", "volume_ml", "extent_mm", "seconds", "warnings"))
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        if not all(path.exists() for path in (self.mask, *wanted)):
+        if not self.mask.exists():
             return None
         if os.path.abspath(of_scan) != scan:
             remedy = "choose another --output, or give --overwrite"
             raise UserError(f"{scan}: {self.summary} is the result of another scan, {of_scan}; {remedy}")
-        return summary
+        return summary if all(path.exists() for path in wanted) else None
 
 
 def make_results_folder(folder: Path) -> None:
