@@ -91,7 +91,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     from utils.files.dicom.segmentation import check_source, write_segmentation
     from utils.files.scans import open_scan
 
-    base = {"name": source.name, "scan": os.path.abspath(source.path)}
+    base = _base(source)
     results = ScanResults(job.output, source.name)
     if source.error:
         return {**base, "error": source.error}
@@ -153,9 +153,14 @@ def _kept(base: dict[str, Any], results: ScanResults, reference_path: Path | Non
     return {**summary, "kept": True}
 
 
+def _base(source: ScanSource) -> dict[str, Any]:
+    """What each summary begins with, that of a failure too."""
+    return {"name": source.name, "scan": os.path.abspath(source.path)}
+
+
 def _killed(source: ScanSource, reason: str) -> dict[str, Any]:
     """What ``process`` would have returned, had its process not been killed for want of memory."""
-    return {"name": source.name, "scan": os.path.abspath(source.path), "error": f"{source.path}: {reason}"}
+    return {**_base(source), "error": f"{source.path}: {reason}"}
 
 
 @lru_cache(maxsize=1)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from utils.constants import SLAB_SLICES
 from utils.misc import written_aside
-from utils.visualize import BONE_WINDOW_HU, PREDICTION_COLOUR
+from utils.visualize import BONE_WINDOW_HU, PREDICTION_COLOUR, slabs_along_z
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,7 +62,7 @@ def save_preview(picture: Image.Image, path: Path) -> None:
 
 def _views(image_hu: np.ndarray, mask: np.ndarray, size_mm: np.ndarray) -> list[_View]:
     (x, y, z), mask_front = _most_and_front(mask)
-    hu_front = np.concatenate([image_hu[..., planes].max(axis=1) for planes in _slabs(image_hu)], axis=1)
+    hu_front = np.concatenate([image_hu[..., planes].max(axis=1) for planes in slabs_along_z(image_hu)], axis=1)
     x_mm, y_mm, z_mm = (float(size) for size in size_mm)
     # The radiological view: the patient's right is on the left of the picture.
     return [
@@ -77,7 +76,7 @@ def _views(image_hu: np.ndarray, mask: np.ndarray, size_mm: np.ndarray) -> list[
 def _most_and_front(mask: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
     """Where along X, Y, Z most of a mask lies, the middle if it is empty; and (X, Z) bool, it seen from the front."""
     counts, front = [np.zeros(size, np.int64) for size in mask.shape], []
-    for planes in _slabs(mask):
+    for planes in slabs_along_z(mask):
         inside = mask[..., planes] != 0
         of_XZ = np.count_nonzero(inside, axis=1)
         counts[0] += of_XZ.sum(axis=1)
@@ -86,11 +85,6 @@ def _most_and_front(mask: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]
         front.append(of_XZ > 0)
     x, y, z = (int(count.argmax()) if count.any() else len(count) // 2 for count in counts)
     return (x, y, z), np.concatenate(front, axis=1)
-
-
-def _slabs(volume: np.ndarray) -> list[slice]:
-    """Slices of Z that divide a volume into slabs, as a volume on disk may not fit the memory."""
-    return [slice(first, first + SLAB_SLICES) for first in range(0, volume.shape[2], SLAB_SLICES)]
 
 
 def _panel(view: _View, pixels_per_mm: float) -> Image.Image:

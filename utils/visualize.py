@@ -35,7 +35,7 @@ def planes_through(weight: np.ndarray) -> tuple[int, int, int]:
         weight: (X, Y, Z), not negative.
     """
     sums = [np.zeros(size) for size in weight.shape]
-    for planes in _slabs(weight):
+    for planes in slabs_along_z(weight):
         slab = weight[..., planes]
         sums[0] += slab.sum(axis=(1, 2), dtype=np.float64)
         sums[1] += slab.sum(axis=(0, 2), dtype=np.float64)
@@ -107,7 +107,7 @@ def _draw_plane(
     ax.set_yticks([])
 
 
-def _slabs(volume: np.ndarray) -> list[slice]:
+def slabs_along_z(volume: np.ndarray) -> list[slice]:
     """Slices of Z that divide a volume into slabs, as a volume on disk may not fit the memory."""
     return [slice(first, first + SLAB_SLICES) for first in range(0, volume.shape[2], SLAB_SLICES)]
 

@@ -1,4 +1,4 @@
-"""Scans from NIfTI, DICOM NRRD, MetaImage or Analyze, in slabs of HU; arrays written as NIfTI on a scan's own grid."""
+"""Scans from NIfTI, DICOM, NRRD, MetaImage or Analyze, in slabs of HU; arrays written as NIfTI on a scan's own grid."""
 
 from __future__ import annotations
 

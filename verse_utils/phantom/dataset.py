@@ -36,7 +36,6 @@ def make_phantom(seed: int | Sequence[int], size: str = "full") -> Phantom:
     Args:
         seed: everything follows from it.
         size: "full", a scan as VerSe has them, or "tiny", five vertebrae on coarse voxels for tests.
-
     """
     rng = np.random.default_rng(seed)
     anatomy = make_anatomy(rng)

@@ -13,14 +13,13 @@ from pydicom.dataset import Dataset
 from utils.files.dicom.files import DicomFile, be_quiet
 from utils.files.dicom.series import DicomSeries
 from utils.misc import written_aside
+from utils.visualize import PREDICTION_COLOUR
 from verse_utils.errors import UserError
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
 
 PROJECT = "spine-segmentation"
-# The colour of predictions in pictures (utils.visualize), which loads more than is needed here.
-_COLOUR_RGB = (0xE6, 0x9F, 0x00)
 # May be empty, but have to be there (type 2); exports without the patient's name lack some.
 _MAY_BE_EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"),
@@ -129,6 +128,7 @@ def _read_header(file: DicomFile) -> Dataset:
 
 def _segment(number: int, name: str, network: str, sha256: str) -> SegmentDescription:
     import highdicom as hd
+    from PIL import ImageColor
     from pydicom.sr.codedict import codes
 
     concepts: Any = codes
@@ -145,5 +145,5 @@ def _segment(number: int, name: str, network: str, sha256: str) -> SegmentDescri
         ),
         tracking_uid=hd.UID(),
         tracking_id=name,
-        display_color=hd.color.CIELabColor.from_rgb(*_COLOUR_RGB),
+        display_color=hd.color.CIELabColor.from_rgb(*ImageColor.getrgb(PREDICTION_COLOUR)[:3]),
     )
