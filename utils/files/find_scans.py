@@ -6,14 +6,13 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utils.files.dicom.files import DicomFile, may_be_dicom
 from utils.files.dicom.find import FoundSeries, files_in_archive, find_series
-from utils.files.dicom.headers import has_several_frames
+from utils.files.dicom.headers import Slice, has_several_frames
 from verse_utils.errors import UserError, one_line
 from verse_utils.files.walk import files_below
 
@@ -37,7 +36,7 @@ class ScanSource:
         path: an image file, in an archive as if that were a folder; of DICOM, the folder or archive of a series, or
             its one file.
         name: without ending.
-        files: of a DICOM series.
+        slices: of a DICOM series, as their headers tell: none is read again.
         member: of an image in an archive, the file there.
         remarks: what should be known of how it was found, a line each.
         error: why there is no scan; "" where there may be one.
@@ -45,16 +44,22 @@ class ScanSource:
 
     path: Path
     name: str
-    files: tuple[DicomFile, ...] = ()
+    slices: tuple[Slice, ...] = field(default=(), compare=False, repr=False)
     remarks: tuple[str, ...] = ()
     error: str = ""
     member: DicomFile | None = None
 
+    @property
+    def files(self) -> tuple[DicomFile, ...]:
+        """Those of a DICOM series."""
+        return tuple(dict.fromkeys(one.file for one in self.slices))
+
     def resolved(self) -> ScanSource:
         """The same with paths that hold in any working folder."""
-        files = tuple(replace(file, path=file.path.resolve()) for file in self.files)
+        file_of = {file: replace(file, path=file.path.resolve()) for file in self.files}
+        slices = tuple(replace(one, file=file_of[one.file]) for one in self.slices)
         member = self.member and replace(self.member, path=self.member.path.resolve())
-        return replace(self, path=self.path.resolve(), files=files, member=member)
+        return replace(self, path=self.path.resolve(), slices=slices, member=member)
 
 
 def find_scans(inputs: Sequence[str], series: str | None = None) -> list[ScanSource]:
@@ -70,10 +75,10 @@ def find_scans(inputs: Sequence[str], series: str | None = None) -> list[ScanSou
         Scans, and for each input without any, a source that says so.
     """
     sources: dict[tuple[Path, tuple[DicomFile, ...]], ScanSource] = {}
-    find = lru_cache(maxsize=None)(partial(_dicom_in_folder, series=series))
+    folders = _Folders(series)
     for text in inputs:
         try:
-            found = _scans_of_input(text, series, find)
+            found = _scans_of_input(text, series, folders)
         except UserError as error:
             found = [ScanSource(Path(text), "", error=str(error))]
         for source in found:
@@ -83,19 +88,40 @@ def find_scans(inputs: Sequence[str], series: str | None = None) -> list[ScanSou
     return [replace(source, name=name) for source, name in zip(sources.values(), names, strict=True)]
 
 
-def _scans_of_input(text: str, series: str | None, find: Callable[[Path], list[ScanSource]]) -> list[ScanSource]:
+class _Folders:
+    """The DICOM series directly in folders, each read once however many of its slices are named."""
+
+    def __init__(self, series: str | None) -> None:
+        self._series = series
+        self._found: dict[Path, list[ScanSource]] = {}
+        self._slices: set[Path] = set()
+
+    def scans(self, folder: Path) -> list[ScanSource]:
+        """Those in a folder."""
+        if folder not in self._found:
+            files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+            self._found[folder] = found = _sources(find_series(_may_be_dicom(map(DicomFile, files)), self._series))
+            self._slices |= {one.file.path for source in found for one in source.slices if one.frames == 1}
+        return self._found[folder]
+
+    def is_slice(self, path: Path) -> bool:
+        """Whether a file is one slice of a series in a folder that was read."""
+        return path in self._slices
+
+
+def _scans_of_input(text: str, series: str | None, folders: _Folders) -> list[ScanSource]:
     path = Path(text)
     if not text:  # as of a shell's variable that isn't set; a path of it would be the working folder
         raise UserError(f"'': names no file; {WHAT_TO_GIVE}")
     if path.is_file():
-        return _scans_of_file(path, series, find)
+        return _scans_of_file(path, series, folders)
     if path.is_dir():
         scans = _scans_in_folder(path, series)
     elif glob.has_magic(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
         files = [match for match in matches if match.is_file() and not _MASK_NAME.search(match.name)]
         known = [match for match in files if is_image(match) or is_dicom(match) or match.suffix.lower() == ".zip"]
-        scans = [source for match in known for source in _scans_of_file(match, series, find)]
+        scans = [source for match in known for source in _scans_of_file(match, series, folders)]
         scans += [scan for match in matches if match.is_dir() for scan in _scans_in_folder(match, series)]
     else:
         raise UserError(f"{text}: no such file or folder; {WHAT_TO_GIVE}")
@@ -104,16 +130,16 @@ def _scans_of_input(text: str, series: str | None, find: Callable[[Path], list[S
     return scans
 
 
-def _scans_of_file(path: Path, series: str | None, find: Callable[[Path], list[ScanSource]]) -> list[ScanSource]:
+def _scans_of_file(path: Path, series: str | None, folders: _Folders) -> list[ScanSource]:
     """The scan that a file is or stands for."""
     if path.name.upper() == "DICOMDIR":
         return _scans_in_folder(path.parent, series)
     if path.suffix.lower() == ".zip":
         return _archive_sources(path, series)
     if is_dicom(path):
-        if has_several_frames(DicomFile(path)):
+        if not folders.is_slice(path) and has_several_frames(DicomFile(path)):
             return [replace(source, path=path) for source in _sources(find_series([DicomFile(path)], series))]
-        return find(path.parent)
+        return folders.scans(path.parent)
     return [ScanSource(_header_of(path) or path, "")]
 
 
@@ -130,14 +156,8 @@ def _archive_sources(path: Path, series: str | None) -> list[ScanSource]:
     return found or [ScanSource(path, "", error=f"{path}: no scan in the archive; {WHAT_TO_GIVE}")]
 
 
-def _dicom_in_folder(folder: Path, series: str | None) -> list[ScanSource]:
-    """The DICOM series directly in a folder."""
-    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
-    return _sources(find_series(_may_be_dicom(map(DicomFile, files)), series))
-
-
 def _sources(found: Iterable[FoundSeries]) -> list[ScanSource]:
-    return [ScanSource(one.place, "", one.files, one.remarks, one.error) for one in found]
+    return [ScanSource(one.place, "", one.slices, one.remarks, one.error) for one in found]
 
 
 def _scans_in_folder(folder: Path, series: str | None) -> list[ScanSource]:

@@ -169,7 +169,7 @@ def _write(image: Any, path: Path) -> None:
 
 
 def open_scan(source: ScanSource, resample_series: bool = False) -> Scan:
-    """Open a scan without reading its voxels (of DICOM slices, the headers are read).
+    """Open a scan without reading its voxels.
 
     Args:
         source: of ``find_scans``.
@@ -180,7 +180,7 @@ def open_scan(source: ScanSource, resample_series: bool = False) -> Scan:
     """
     if source.error:
         raise UserError(source.error)
-    if source.files:
+    if source.slices:
         return _open_dicom(source, resample_series)
     if source.member is None:
         return _open_image(source.path, source.path)
@@ -231,7 +231,7 @@ def _open_nifti(image: Any, shown: Path) -> Scan:
 
 
 def _open_dicom(source: ScanSource, resample: bool) -> Scan:
-    series = open_series(source.path, source.files, resample)
+    series = open_series(source.path, source.slices, resample)
     slabs = partial(series_slabs, series.stack)
     return replace(_on_grid_of(series, source.path, slabs, [*source.remarks, *series.warnings]), series=series)
 

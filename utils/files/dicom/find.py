@@ -23,13 +23,13 @@ class FoundSeries(NamedTuple):
 
     Attributes:
         place: folder, file or archive that it lies in.
-        files: of its slices.
+        slices: as their headers tell, in no order.
         remarks: what was chosen and what was left out, a line each.
         error: why there is no series; "" where there is one.
     """
 
     place: Path
-    files: tuple[DicomFile, ...]
+    slices: tuple[Slice, ...]
     remarks: tuple[str, ...]
     error: str = ""
 
@@ -102,8 +102,7 @@ def find_series(files: Iterable[DicomFile], wanted: str | None = None) -> list[F
         elsewhere = [other for others in without.values() for other in others if other.contents[0].study == study]
         unread = [file for folder in _folders(one) for file in unreadable.pop(folder, [])]
         remarks = _remarks(one, by_place[place, patient], elsewhere, wanted) + _unread(place, unread)
-        files_of = tuple(content.file for content in one.contents if content.slices)
-        found.append(FoundSeries(place, files_of, tuple(remarks)))
+        found.append(FoundSeries(place, tuple(one.slices), tuple(remarks)))
     for (place, _), members in without.items():
         if not any(one.contents[0].study in studies for one in members) and not (wanted and chosen):
             names = ", ".join(one.described() for one in members)
@@ -111,7 +110,7 @@ def find_series(files: Iterable[DicomFile], wanted: str | None = None) -> list[F
             found.append(FoundSeries(place, (), (), f"{place}: {what} here, only {names}; give the folder of one"))
         unreadable.pop(place, None)
     found += [FoundSeries(place, (), (), f"{place}: {NO_SLICE}") for place in unreadable]
-    return sorted(found, key=lambda one: (one.place, one.files))
+    return sorted(found, key=lambda one: (one.place, [slice_.file for slice_ in one.slices]))
 
 
 def _read_all(files: Iterable[DicomFile]) -> tuple[list[_Series], dict[Path, list[DicomFile]]]:

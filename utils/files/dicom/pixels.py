@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ class ModalityLut(NamedTuple):
 
     Attributes:
         first: the value of the first entry; lower ones mean the same, and higher ones than the last what that means.
-        table: (N,) int64.
+        table: (N,) uint16; slices with the same share it.
         unit: HU, or another of PS3.3, C.11.1.1.2; None where it is missing.
     """
 
@@ -147,7 +148,14 @@ def _modality_lut(header: Dataset, is_signed: bool) -> ModalityLut | None:
     table = np.atleast_1d(np.asarray(data, np.int64))[:count] & (2**bits - 1)
     if len(sequence) != 1 or len(table) != count or not 8 <= bits <= 16:
         raise ValueError("its Modality LUT is not one whole table")
-    return ModalityLut(_signed(first, 16) if is_signed else first & 0xFFFF, table, lut.get("ModalityLUTType"))
+    first = _signed(first, 16) if is_signed else first & 0xFFFF
+    return ModalityLut(first, _shared_table(table.astype(np.uint16).tobytes()), lut.get("ModalityLUTType"))
+
+
+@lru_cache(maxsize=4)
+def _shared_table(words: bytes) -> np.ndarray:
+    """The same table for all slices of a series, which would take more memory than their pixels."""
+    return np.frombuffer(words, np.uint16)
 
 
 def _rescale(transformation: Dataset, lut: ModalityLut | None) -> tuple[float, float]:

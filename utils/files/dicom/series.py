@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.files.dicom.files import DicomFile
-from utils.files.dicom.find import NO_SLICE
-from utils.files.dicom.headers import Slice, read_content
+from utils.files.dicom.headers import Slice
 from utils.files.dicom.pixels import PixelMeaning, stored_frames
 from utils.files.dicom.stacks import Stack, stack_slices
 from verse_utils.errors import UserError
@@ -34,26 +32,17 @@ class DicomSeries(NamedTuple):
     warnings: list[str]
 
 
-def open_series(place: Path, files: Sequence[DicomFile], resample: bool = False) -> DicomSeries:
-    """Read the headers of a series' files.
+def open_series(place: Path, slices: Sequence[Slice], resample: bool = False) -> DicomSeries:
+    """Make a volume of a series' slices.
 
     Args:
         place: its folder, file or archive, for messages.
-        files: of one series, as ``find_series`` found them.
+        slices: of one series, as ``find_series`` found them; at least one.
         resample: put slices whose spacing varies on an even grid.
 
     Raises:
         UserError: they make no even stack, or their pixels can't be told to be HU.
     """
-    slices: list[Slice] = []
-    for file in files:
-        try:
-            content = read_content(file)
-        except (ValueError, OSError) as error:
-            raise UserError(f"{file}: can't be read ({error}); fetch the file again") from None
-        slices += content.slices if content else []
-    if not slices:
-        raise UserError(f"{place}: {NO_SLICE}")
     stack = stack_slices(place, slices, resample)
     for one in stack.slices:
         if isinstance(one.meaning, str):

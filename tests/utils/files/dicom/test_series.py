@@ -2,12 +2,17 @@
 
 import locale
 import pickle
+import shutil
+from collections import Counter
+from pathlib import Path
+from unittest.mock import patch
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from utils.files.dicom.files import read_header
 from utils.files.find_scans import find_scans
 from utils.files.scans import open_scan
 from verse_utils.errors import UserError
@@ -198,3 +203,26 @@ def test_sources_and_scans_can_go_to_another_process(tmp_path):
         assert again == source
         scan = open_scan(again)
         np.testing.assert_array_equal(joined(pickle.loads(pickle.dumps(scan))), joined(scan))
+
+
+@pytest.mark.parametrize("how", ["folder", "pattern", "archive", "several frames"])
+def test_each_header_is_read_once_from_finding_to_voxels(dicom, tmp_path, how):
+    where = dicom.write_series(tmp_path / "ct")
+    if how == "archive":
+        where = Path(shutil.make_archive(str(tmp_path / "ct"), "zip", where))
+    if how == "several frames":
+        where = dicom.write_enhanced(tmp_path / "enhanced" / "ct.dcm").parent
+    reads = Counter()
+
+    def counted(file):
+        reads[file.name] += 1
+        return read_header(file)
+
+    with patch("utils.files.dicom.headers.read_header", counted):
+        (source,) = find_scans([str(where / "IM*" if how == "pattern" else where)])
+        pickled = pickle.dumps(source.resolved())  # as workers get it
+        scan = open_scan(pickle.loads(pickled))
+        assert dicom.voxels(scan).shape == dicom.HU.shape
+    named = {"IM000.dcm": 2} if how == "pattern" else {}  # the first one, to tell that it isn't a series by itself
+    assert reads == Counter(file.name for file in source.files) | Counter(named)
+    assert len(pickled) < 8_000
