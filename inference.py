@@ -264,8 +264,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--overlap", type=float, default=Options.overlap, help="smallest share of a window that its neighbour covers")
     add("--batch_size", type=int, default=Options.batch_size, help="windows in a forward pass")
     add("--tta", action="store_true", help="average with the prediction of the mirrored scan: twice the time")
-    drop = "drop connected components under 5 cm³ (blobs), all but the largest, or none"
-    add("--postprocess", choices=POSTPROCESSING, default=Options.postprocess, help=drop)
+    keep = "connected components to keep: of one spinal column, of 5 cm³ and more (blobs), the largest, or all (none)"
+    add("--postprocess", choices=POSTPROCESSING, default=Options.postprocess, help=keep)
     add("--probabilities", action="store_true", help="save the probability of foreground, too")
     seg_help = "also write each mask as DICOM Segmentation, which refers to the slices of its series"
     add("--dicom_seg", action="store_true", help=seg_help)

@@ -117,7 +117,7 @@ def segment_all(
     started = time.perf_counter()
     probabilities_KXYZ = torch.sigmoid(logits_of(model, scale_hu(torch.from_numpy(image_hu)[None])))
     windows_seconds = time.perf_counter() - started
-    probabilities_KXYZ = without_dropped_components(probabilities_KXYZ, grid.spacing_mm.tolist(), "blobs")
+    probabilities_KXYZ = without_dropped_components(probabilities_KXYZ, grid.spacing_mm.tolist(), Options.postprocess)
     mask = np.zeros(scan.shape, np.uint8)
     for first, slab in grid.undo_slabs(probabilities_KXYZ[0].numpy()):
         mask[..., first : first + slab.shape[2]] = slab > 0.5

@@ -11,21 +11,23 @@ from data_transforms.presets import Presets, intensity_augmentation, spatial_aug
 from verse_utils.labels import LABEL_SCHEMES
 
 
-def heatmap_presets(mode: str = "distance") -> Presets:
+def heatmap_presets(mode: str = "distance", augmentation: str = "light") -> Presets:
     """Transforms of subjects with ``image`` in HU and ``label`` with raw VerSe labels.
 
     Afterwards ``image`` is scaled float32, ``heatmap`` float32 in [0, 1] and ``label`` 1 on the foreground.
 
     Args:
         mode: of ``HeatmapFromLabels``.
+        augmentation: one of ``utils.constants.AUGMENTATIONS``.
     """
     target = [
         HeatmapFromLabels(mode, copy=False),
         LabelsToClasses(LABEL_SCHEMES["binary"].class_of, copy=False),
         ScaleHU(copy=False),
     ]
+    spatial, intensity = spatial_augmentation(augmentation), _of_the_image(intensity_augmentation(augmentation))
     return Presets(
-        train=tio.Compose([*spatial_augmentation(), *target, *_of_the_image(intensity_augmentation())], copy=False),
+        train=tio.Compose([*spatial, *target, *intensity], copy=False),
         evaluate=tio.Compose(target, copy=False),
     )
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import torchio as tio
 
 from data_transforms.classes.labels_to_classes import LabelsToClasses
+from data_transforms.classes.random_bone_density import RandomBoneDensity
 from data_transforms.classes.scale_hu import ScaleHU
 from data_transforms.presets import Presets, intensity_augmentation, spatial_augmentation
 from verse_utils.labels import LabelScheme
 
 
-def segmentation_presets(scheme: LabelScheme) -> Presets:
+def segmentation_presets(scheme: LabelScheme, augmentation: str = "light") -> Presets:
     """Transforms of subjects with ``image`` in HU and ``label`` with raw VerSe labels.
 
     Afterwards ``image`` is scaled float32 and ``label`` holds class indices.
 
     Args:
         scheme: the classes.
+        augmentation: one of ``utils.constants.AUGMENTATIONS``.
     """
     target = [LabelsToClasses(scheme.class_of, copy=False), ScaleHU(copy=False)]
+    density = [RandomBoneDensity(p=0.3, copy=False)] if augmentation == "strong" else []
+    spatial, intensity = spatial_augmentation(augmentation), intensity_augmentation(augmentation)
     return Presets(
-        train=tio.Compose([*spatial_augmentation(), *target, *intensity_augmentation()], copy=False),
+        train=tio.Compose([*spatial, *density, *target, *intensity], copy=False),
         evaluate=tio.Compose(target, copy=False),
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Which connected components of the mask are kept: those of 5 cm³ and more, the largest alone, or all.
-POSTPROCESSING = ("blobs", "largest", "none")
+# Which connected components of the mask are kept: those of 5 cm³ and more that form one spinal column, all of 5 cm³ and
+# more, the largest alone, or all.
+POSTPROCESSING = ("column", "blobs", "largest", "none")
 
 
 @dataclass(frozen=True)
@@ -26,5 +27,5 @@ class Options:
     overlap: float = 0.5
     batch_size: int = 1
     tta: bool = False
-    postprocess: str = "blobs"
+    postprocess: str = "column"
     probabilities: bool = False

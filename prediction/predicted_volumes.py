@@ -57,5 +57,5 @@ def predict_volumes(
                     components[..., planes] = connected.add(class_indices(probabilities_KXYZ) > 0)
                     slabs.append(planes)
                 return_freed_memory()
-    keep_components(connected, options.postprocess, segmenters[0].spacing_mm, slabs, components, volumes)
+    keep_components(connected, options.postprocess, [segmenters[0].spacing_mm] * 3, slabs, components, volumes)
     return PredictedVolumes(volumes, components)

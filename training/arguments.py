@@ -16,7 +16,7 @@ from typing import Any
 from networks import ARCHITECTURES
 from prediction.options import POSTPROCESSING, Options
 from training.config_file import parse_with_settings, read_settings
-from utils.constants import HEATMAP_SIGMA_VOX
+from utils.constants import AUGMENTATIONS, HEATMAP_SIGMA_VOX
 from utils.files.run_folder import PLACE_AND_MACHINE, RUNS_FOLDER, RunFolder, find_run_folder
 from utils.misc import OneLineParser, parse_bool
 from utils.preprocessing_settings import is_h5
@@ -91,6 +91,7 @@ class TrainingSettings:
     loss: str = field(kw_only=True)
     heatmap_mode: str = "distance"
     labels: str = "binary"
+    augmentation: str = "light"
     patches_per_volume: int = 4
     bone_share: float = 1 / 3
     precision: str = "fp32"
@@ -244,6 +245,8 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         add("--patches_per_volume", type=int, default=defaults.patches_per_volume, help=per_volume_help)
         share_help = "share of the patches that are centred on a foreground voxel"
         add("--bone_share", type=float, default=defaults.bone_share, help=share_help)
+    augmentation_help = "how much training scans are changed at random; strong helps with scans unlike them"
+    add("--augmentation", default=defaults.augmentation, choices=AUGMENTATIONS, help=augmentation_help)
     precision_help = "precision of autocast; auto: the fastest on this device"
     add("--precision", default=defaults.precision, choices=PRECISIONS, help=precision_help)
     compile_help = "let torch compile the network: faster steps after a slow start; needs a compiler"
@@ -291,8 +294,8 @@ def _add_test_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
         return  # its view is one window, and its heatmap has no components
     overlap_help = "with --test_only: smallest share of a window that its neighbour covers"
     parser.add_argument("--overlap", type=float, default=defaults.overlap, help=overlap_help)
-    drop = "with --test_only: drop connected components under 5 cm³ (blobs), all but the largest, or none"
-    parser.add_argument("--postprocess", default=defaults.postprocess, choices=POSTPROCESSING, help=drop)
+    kept = "with --test_only: connected components to keep, as of inference.py"
+    parser.add_argument("--postprocess", default=defaults.postprocess, choices=POSTPROCESSING, help=kept)
 
 
 def _told(name: str) -> str:

@@ -129,7 +129,7 @@ class HeatmapTraining(TrainingTask):
     def __init__(self, settings: TrainingSettings) -> None:
         super().__init__(settings)
         self.loss = build_loss(settings.loss)
-        self.presets = heatmap_presets(mode=settings.heatmap_mode)
+        self.presets = heatmap_presets(settings.heatmap_mode, settings.augmentation)
 
     def preprocessing(self) -> PreprocessingSettings:
         return ViewSettings(self.settings.input_shape)
@@ -198,7 +198,7 @@ class SegmentationTraining(TrainingTask):
         self.scheme = LABEL_SCHEMES[settings.labels]
         self.out_channels = 1 if self.scheme.class_count == 2 else self.scheme.class_count
         self.loss = build_loss(settings.loss)
-        self.presets = segmentation_presets(self.scheme)
+        self.presets = segmentation_presets(self.scheme, settings.augmentation)
 
     def preprocessing(self) -> PreprocessingSettings:
         return IsotropicSettings()

@@ -17,6 +17,9 @@ SEGMENTATION_SHAPE: tuple[int, int, int] = (128, 128, 128)
 # "distance" puts 0.5 between 1 and 2 voxels from the mask, so the box around all values above 0.5 has a margin of one.
 HEATMAP_SIGMA_VOX = {"distance": 1.2, "gaussian": 3.0}
 
+# How much training scans are changed at random: data_transforms/presets.py.
+AUGMENTATIONS = ("light", "strong")
+
 # Patches may hang over the scan's upper and lower end by so many voxels of air. A vertebra that the end cuts is usually
 # not annotated in VerSe; only a network that sees where the scan ends can learn that.
 OVERHANG_VOX: tuple[int, int, int] = (0, 0, 16)

@@ -3,10 +3,12 @@ import pytest
 import torch
 import torchio as tio
 
+from data_transforms.classes.contrast import RandomContrast, RandomGain, RandomInvertedGamma
 from data_transforms.classes.heatmap_from_labels import HeatmapFromLabels
 from data_transforms.classes.labels_to_classes import LabelsToClasses
 from data_transforms.classes.mask_cut_out import MaskCutOut
 from data_transforms.classes.pad_to_ratio import PadToRatio
+from data_transforms.classes.random_bone_density import RandomBoneDensity
 from data_transforms.classes.scale_hu import ScaleHU
 from verse_utils.labels import LABEL_SCHEMES
 
@@ -27,6 +29,10 @@ CLASSES = [
     HeatmapFromLabels("gaussian"),
     PadToRatio((1, 1, 2)),
     MaskCutOut(1),
+    RandomGain((0.5, 2)),
+    RandomContrast((0.5, 2)),
+    RandomInvertedGamma((-0.5, 0.5)),
+    RandomBoneDensity(),
 ]
 
 
@@ -142,3 +148,47 @@ def test_cut_out_keeps_mask_and_margin():
 def test_impossible_arguments_are_refused(build):
     with pytest.raises(ValueError):
         build()
+
+
+def ramp() -> tio.Subject:
+    return make(np.zeros((2, 3, 4)), np.linspace(-1, 1.5, 24, dtype=np.float32).reshape(2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("transform", "expected"),
+    [
+        (RandomGain((0.5, 0.5)), lambda x: 0.5 * x),
+        (RandomContrast((0.5, 0.5)), lambda x: (x + x.mean()) / 2),
+        (RandomContrast((2, 2)), lambda x: (2 * x - x.mean()).clip(-1, 1.5)),
+        (RandomInvertedGamma((np.log(2), np.log(2))), lambda x: 1.5 - (1.5 - x) ** 2 / 2.5),
+        (RandomInvertedGamma((0, 0)), lambda x: x),
+    ],
+)
+def test_contrast(transform, expected):
+    image = ramp()["image"].data
+    torch.testing.assert_close(transform(ramp())["image"].data, expected(image))
+
+
+def test_numbers_are_drawn_from_their_bounds():
+    torch.manual_seed(0)
+    drawn = [
+        RandomGain((0.5, 2))(make(np.zeros((1, 1, 1)), np.ones((1, 1, 1))))["image"].data.item() for _ in range(99)
+    ]
+    assert 0.5 <= min(drawn) < 0.6 and 1.9 < max(drawn) <= 2
+    for transform, bounds in ((RandomGain, (0, 1)), (RandomContrast, (-1, 1)), (RandomInvertedGamma, (1, 0))):
+        with pytest.raises(ValueError, match=r"positive|between"):
+            transform(bounds)
+
+
+def test_bone_density_changes_the_inside_of_vertebrae_alone():
+    label = np.zeros((12, 12, 12))
+    label[2:10, 2:10, 2:10] = 20
+    image_hu = np.full((12, 12, 12), 200, np.int16)
+    found = RandomBoneDensity(shift_hu=(-100, -100), factor=(0.5, 0.5))(make(label, image_hu))["image"].data[0]
+    assert (found[4:8, 4:8, 4:8] == 0).all()
+    assert (found[3, 4:8, 4:8] > 0).all() and (found[3, 4:8, 4:8] < 200).all()
+    shell = torch.ones(12, 12, 12, dtype=torch.bool)
+    shell[3:9, 3:9, 3:9] = False
+    assert (found[shell] == 200).all()
+    without = RandomBoneDensity()(make(np.zeros((12, 12, 12)), image_hu))["image"].data
+    assert (without == 200).all()

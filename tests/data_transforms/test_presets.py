@@ -5,6 +5,7 @@ import torchio as tio
 
 from data_transforms.heatmap_transforms import heatmap_presets
 from data_transforms.segmentation_transforms import segmentation_presets
+from utils.constants import AUGMENTATIONS
 from verse_utils.labels import LABEL_SCHEMES
 
 
@@ -19,21 +20,23 @@ def subject() -> tio.Subject:
 
 
 @pytest.mark.parametrize("table", LABEL_SCHEMES)
-@pytest.mark.parametrize("seed", range(8))
-def test_segmentation_presets(table, seed):
-    presets = segmentation_presets(LABEL_SCHEMES[table])
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+@pytest.mark.parametrize("seed", range(6))
+def test_segmentation_presets(table, augmentation, seed):
+    presets = segmentation_presets(LABEL_SCHEMES[table], augmentation)
     torch.manual_seed(seed)
     for transform in presets:
         found = transform(subject())
         assert found["image"].data.dtype == torch.float32 and found["image"].shape == (1, 24, 24, 32)
-        assert torch.isfinite(found["image"].data).all() and found["image"].data.abs().max() < 2
+        assert torch.isfinite(found["image"].data).all() and found["image"].data.abs().max() < 3
         assert found["label"].data.max() < LABEL_SCHEMES[table].class_count and found["label"].data.any()
 
 
 @pytest.mark.parametrize("mode", ["distance", "gaussian"])
-@pytest.mark.parametrize("seed", range(8))
-def test_heatmap_presets(mode, seed):
-    presets = heatmap_presets(mode)
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+@pytest.mark.parametrize("seed", range(6))
+def test_heatmap_presets(mode, augmentation, seed):
+    presets = heatmap_presets(mode, augmentation)
     torch.manual_seed(seed)
     for transform in presets:
         found = transform(subject())

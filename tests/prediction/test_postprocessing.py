@@ -40,7 +40,56 @@ def test_5_cm3_are_40_voxels_of_5_mm():
     connected, slabs = ConnectedComponents(), [slice(0, 4), slice(4, 8)]
     components = np.concatenate([connected.add(mask[..., planes]) for planes in slabs], axis=2)
     probability = np.where(mask, 0.9, 0.2)
-    keep_components(connected, "blobs", 5.0, slabs, components, [probability])
+    keep_components(connected, "blobs", [5.0] * 3, slabs, components, [probability])
     mask[5:] = False
     np.testing.assert_array_equal(probability > 0.5, mask)
     np.testing.assert_array_equal(components > 0, mask)
+
+
+# A column of 10 mm voxels, from above at X = 15, Y = 15: first and last X, Y and Z of each piece.
+SPINE = {"L1 to L3": ((13, 17), (12, 18), (20, 30)), "T9": ((13, 17), (11, 17), (36, 39))}
+OTHERS = {
+    "hip joint": ((22, 26), (13, 17), (10, 14)),
+    "sternum": ((13, 17), (25, 27), (28, 36)),
+    "rib": ((20, 24), (12, 14), (24, 26)),
+    "skull": ((11, 19), (10, 20), (50, 53)),  # 110 mm above what is left of the spine
+}
+
+
+def column_mask(pieces) -> np.ndarray:
+    mask = np.zeros((30, 30, 60), bool)
+    for sides in pieces:
+        mask[tuple(slice(*side) for side in sides)] = True
+    return mask
+
+
+def kept_of(mask: np.ndarray, spacing_mm=(10.0, 10.0, 10.0)) -> np.ndarray:
+    probabilities = torch.from_numpy(np.where(mask, 0.9, 0.2))[None]
+    return without_dropped_components(probabilities, spacing_mm, "column")[0].numpy() > 0.5
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_lies_beside_the_column_goes(other):
+    """A vertebra was missed between two parts of the spine: both stay, whatever else was found."""
+    spine = column_mask(SPINE.values())
+    np.testing.assert_array_equal(kept_of(spine | column_mask([OTHERS[other]])), spine)
+
+
+def test_the_column_is_that_with_the_most_voxels():
+    """Not the one that the largest component belongs to: here, 288 cm³ of pelvis against 240 and 72 cm³ of spine."""
+    spine = column_mask(SPINE.values())
+    np.testing.assert_array_equal(kept_of(spine | column_mask([((22, 28), (11, 17), (2, 10))])), spine)
+
+
+def test_a_column_may_lean():
+    """By 45° to the front, as in a kyphosis, with a vertebra missing after each."""
+    steps = [((13, 17), (1 + 6 * n, 5 + 6 * n), (5 + 6 * n, 8 + 6 * n)) for n in range(5)]
+    mask = column_mask(steps)
+    np.testing.assert_array_equal(kept_of(mask), mask)
+    sideways = mask.transpose(1, 0, 2).copy()  # no scoliosis leans so far
+    assert 0 < kept_of(sideways).sum() < mask.sum()
+
+
+def test_the_column_of_nothing_is_nothing():
+    assert not kept_of(np.zeros((4, 4, 4), bool)).any()
+    assert not kept_of(column_mask([((3, 4), (3, 4), (3, 7))])).any()  # 4 cm³

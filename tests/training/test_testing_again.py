@@ -32,7 +32,7 @@ def test_each_test_keeps_its_own_results(segment, again, tmp_path):
     kept = ("test_metrics.json", "last.pt", "best.pt", "config.json", "metrics.csv")
     before = {name: (run / name).read_bytes() for name in kept}
     first = metrics_of(run)
-    assert first["test"] == {"split": "test", "overlap": 0.5, "tta": False, "postprocess": "blobs"} | {
+    assert first["test"] == {"split": "test", "overlap": 0.5, "tta": False, "postprocess": "column"} | {
         "epoch": first["test"]["epoch"]
     }
 

@@ -111,6 +111,8 @@ def write_phantom_dataset(
         UserError: shapes for another field of view than that of a trunk, no masks there, or masks that can't be used.
     """
     make: Callable[[Sequence[int]], Phantom] = partial(_MAKERS[field_of_view], size=size)
+    # Data sets of trunks are trained on together, so their ids must differ; those of spines are the demo's.
+    kind = "phantom" if field_of_view == "spine" else f"trunk{seed}case" if shapes is None else f"shape{seed}case"
     if shapes is not None:
         if field_of_view != "trunk":
             raise UserError(f"--shapes {shapes}: only trunks are built around masks; add --field_of_view trunk")
@@ -120,18 +122,20 @@ def write_phantom_dataset(
         for split_index, split in enumerate(SPLITS)
         for number in range(100 * (split_index + 1), 100 * (split_index + 1) + counts.get(split, 0))
     ]
-    work = partial(_write_case, Path(root), seed, make)
+    work = partial(_write_case, Path(root), f"sub-{kind}", seed, make)
     if workers == 1:
         return [work(job) for job in jobs]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         return list(pool.map(work, jobs))
 
 
-def _write_case(root: Path, seed: int, make: Callable[[Sequence[int]], Phantom], job: tuple[str, int]) -> float:
+def _write_case(
+    root: Path, prefix: str, seed: int, make: Callable[[Sequence[int]], Phantom], job: tuple[str, int]
+) -> float:
     split, number = job
     phantom = make((seed, number))
     rng = np.random.default_rng([seed, number, 1])
-    subject = f"sub-phantom{number:03d}"
+    subject = f"{prefix}{number:03d}"
     stem = subject + ("_dir-ax" if rng.random() < 0.2 else "")
     dataset = root / f"dataset-verse19{split}"
     raw, derived = dataset / "rawdata" / subject, dataset / "derivatives" / subject

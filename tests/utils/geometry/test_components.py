@@ -33,6 +33,22 @@ def test_components_in_slabs_are_those_of_the_whole(thickness):
     connected = ConnectedComponents()
     components = [connected.add(mask[..., z : z + thickness]) for z in range(0, 20, thickness)]
     for which in ({}, {"least_vox": 5}, {"least_share": 0.5}, {"least_share": 1.0}):
-        kept = np.concatenate([connected.large(**which)[part] for part in components], axis=2)
+        wholes = connected.wholes()
+        kept = np.concatenate([wholes.large(**which)[wholes.whole_of][part] for part in components], axis=2)
         np.testing.assert_array_equal(kept, large_components(mask, **which))
     assert not large_components(mask, least_vox=5)[mask].all()
+
+
+@pytest.mark.parametrize("thickness", [1, 3, 100])
+def test_the_centre_line_of_a_component_has_a_point_in_each_plane(thickness):
+    mask = np.zeros((9, 8, 10), bool)
+    mask[1:4, 2:4, 1:8] = True
+    mask[3:6, 2:4, 5] = True  # with an arm in one plane
+    mask[7, 6, 9] = True
+    connected = ConnectedComponents()
+    components = np.concatenate([connected.add(mask[..., z : z + thickness]) for z in range(0, 10, thickness)], axis=2)
+    wholes = connected.wholes()
+    number = wholes.whole_of[components[2, 2, 3]]
+    assert wholes.sizes_vox[number] == 3 * 2 * 7 + 2 * 2
+    line = [[3.0 if z == 5 else 2.0, 2.5, z] for z in range(1, 8)]
+    np.testing.assert_allclose(wholes.centre_line(number), line)
