@@ -254,10 +254,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--series", metavar="NAME", help="UID or description of the DICOM series to take, where there are several")
     add("--resample_series", action="store_true", help="put DICOM slices of uneven spacing on an even grid")
-    add("--output", type=Path, required=True, help="folder of the results")
-    segmenter_help = "run's name, its folder, or a checkpoint file; of several, the probabilities are averaged"
-    add("--segmentation_model", type=Path, nargs="+", required=True, metavar="RUN", help=segmenter_help)
-    add("--heatmap_model", type=Path, help="the same of the localiser; without one the whole scan is searched")
+    add("--output", type=Path, default="results", help="folder of the results")
+    segmenter_help = "run's name, its folder, or a checkpoint file; of several, the probabilities are averaged; "
+    segmenter_help += "if not given, the pretrained one, with the pretrained localiser"
+    add("--segmentation_model", type=Path, nargs="+", metavar="RUN", help=segmenter_help)
+    localiser_help = "the same of the localiser; without one, the whole scan is searched for a --segmentation_model"
+    add("--heatmap_model", type=Path, help=localiser_help)
     add("--no_localiser", action="store_true", help="search the whole scan, even with a --heatmap_model")
     add("--runs", type=Path, default=RUNS_FOLDER, help="folder in which names of runs are looked up")
     add("--margin_mm", type=float, default=Options.margin_mm, help="around the spine that the localiser found")
@@ -293,14 +295,19 @@ def parse_arguments() -> argparse.Namespace:
 def _job(arguments: argparse.Namespace) -> Job:
     """The arguments, with models found and paths that hold in any working folder."""
     from prediction.checkpoints import find_checkpoint
+    from prediction.pretrained import PRETRAINED
+    from utils.tasks import HEATMAP, SEGMENTATION
 
     values = dict(vars(arguments))
-    if arguments.no_localiser:
+    segmenters, localiser = arguments.segmentation_model, arguments.heatmap_model
+    if segmenters is None:
+        segmenters, localiser = [Path(PRETRAINED)], localiser or Path(PRETRAINED)
+    if arguments.no_localiser or localiser is None:
         values["heatmap_model"] = None
-    segmenters = arguments.segmentation_model
-    values["segmentation_model"] = tuple(find_checkpoint(one, arguments.runs).resolve() for one in segmenters)
-    if values["heatmap_model"] is not None:
-        values["heatmap_model"] = find_checkpoint(values["heatmap_model"], arguments.runs).resolve()
+    else:
+        values["heatmap_model"] = find_checkpoint(localiser, arguments.runs, HEATMAP).resolve()
+    paths = (find_checkpoint(one, arguments.runs, SEGMENTATION) for one in segmenters)
+    values["segmentation_model"] = tuple(path.resolve() for path in paths)
     for name in ("output", "evaluate"):
         values[name] = values[name] and values[name].resolve()
     options = Options(**{option.name: values[option.name] for option in fields(Options)})
@@ -308,7 +315,7 @@ def _job(arguments: argparse.Namespace) -> Job:
 
 
 def _check_models(job: Job, here: bool) -> None:
-    """Raise UserError for a wrong model before any work.
+    """Raise UserError for a wrong model before any work, and tell what is worth knowing of the models.
 
     Args:
         job: that names them.
@@ -316,9 +323,12 @@ def _check_models(job: Job, here: bool) -> None:
     """
     from prediction.checkpoints import load_checkpoint_of
     from prediction.device import find_device
+    from prediction.pretrained import WHAT_IT_IS, is_pretrained
     from prediction.whole_scans import load_models
     from utils.tasks import HEATMAP, SEGMENTATION
 
+    if any(is_pretrained(path) for path in (*job.segmentation_model, job.heatmap_model) if path):
+        print(WHAT_IT_IS, file=sys.stderr, flush=True)
     if here:
         _tell_of_ensemble(load_models_once(job), job)
         return

@@ -15,6 +15,7 @@ from torch import nn
 
 from networks import build_network
 from networks.network import Network
+from prediction.pretrained import PRETRAINED, pretrained_checkpoint
 from utils.files.run_folder import find_run_folder
 from utils.intensity import HuScaling
 from utils.misc import written_aside
@@ -146,8 +147,17 @@ def scaling_of(content: dict[str, Any]) -> HuScaling:
     return HuScaling(**told)
 
 
-def find_checkpoint(run: Path, runs: Path) -> Path:
-    """The checkpoint that is meant: a file, or the best one of a run, by its folder or its name among the runs."""
+def find_checkpoint(run: Path, runs: Path, task: Task) -> Path:
+    """The checkpoint that is meant.
+
+    Args:
+        run: "pretrained" for the network that comes with the project; else a file, or a run, of which the best network
+            is meant, by its folder or its name.
+        runs: folder of the runs, for names.
+        task: of the pretrained network.
+    """
+    if str(run) == PRETRAINED:
+        return pretrained_checkpoint(task)
     folder = find_run_folder(run, runs)
     return run if folder is None else folder.best_checkpoint
 

@@ -143,7 +143,7 @@ def load_model(
     """Load a network by its checkpoint file, its run's folder or its run's name.
 
     Args:
-        run: file, folder or name.
+        run: file, folder or name, or "pretrained".
         task: that it must have been trained for.
         device: device and precision.
         runs: folder of the runs, for names.
@@ -152,7 +152,7 @@ def load_model(
     Raises:
         UserError: no checkpoint, or one of the other task.
     """
-    path = find_checkpoint(run, runs)
+    path = find_checkpoint(run, runs, task)
     content = load_checkpoint_of(task, path)
     spec: NetworkSpec = content["network"]
     network = spec.build()

@@ -89,6 +89,20 @@ def test_the_command_leaves_everything_behind(infer, scans, tmp_path):
         assert row["extent_Z_mm"] == (str(summary["extent_mm"]["Z"]) if summary["extent_mm"] else "")
 
 
+@pytest.mark.parametrize("chosen", [(), ("--segmentation_model", "pretrained", "--heatmap_model", "pretrained")])
+def test_nothing_but_a_scan_need_be_given(run_script, phantom_root, tmp_path, chosen):
+    scan = sorted(phantom_root.rglob("*_ct.nii.gz"))[0]
+    result = run_script("inference.py", "--input", scan, *chosen, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "pretrained: trained on few scans; for research, no clinical tool" in result.stderr
+    name = scan.name.removesuffix(".nii.gz")
+    summary = json.loads((tmp_path / "results" / f"{name}_summary.json").read_text(encoding="utf-8"))
+    assert {task: model["name"] for task, model in summary["models"].items()} == {
+        "segmentation": "pretrained",
+        "heatmap": "pretrained",
+    }
+
+
 def test_results_are_kept_unless_told_otherwise(infer, scans, tmp_path):
     infer([scans], "--no_localiser")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir() if path.suffix != ".csv"}

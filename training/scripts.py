@@ -67,7 +67,7 @@ def train_and_test(settings: TrainingSettings) -> None:
             with ranks.writer_first():
                 datasets = _datasets(task, settings)
             if settings.init_from is not None:
-                load_weights(find_checkpoint(settings.init_from, settings.output), spec, network)
+                load_weights(find_checkpoint(settings.init_from, settings.output, settings.task), spec, network)
             if ranks.is_writer:
                 stack.enter_context(_open_run_folder(settings, plan, datasets["training"].store.fingerprint(), ranks))
             with limit_memory(spec, plan.device.torch_device, settings.memory_gb):

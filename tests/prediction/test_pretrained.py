@@ -1,0 +1,55 @@
+"""The networks that come with the project, and how they are made of runs."""
+
+import pytest
+import torch
+
+from networks import build_network
+from prediction.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint, load_checkpoint_of, save_checkpoint
+from prediction.pretrained import FOLDER, is_pretrained, pretrained_checkpoint
+from prediction.pretrained.__main__ import make_pretrained
+from utils.files.run_folder import PLACE_AND_MACHINE
+from utils.tasks import HEATMAP, SEGMENTATION, TASKS
+from verse_utils.errors import UserError
+
+CHANNELS = {"channels": (4, 8, 16)}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=str)
+def test_what_comes_with_the_project_is_whole_and_says_nothing_of_who_made_it(task):
+    path = pretrained_checkpoint(task)
+    content = load_checkpoint_of(task, path)
+    content["network"].build().load_state_dict(content["weights"])
+    assert content["settings"]["model_name"] == "pretrained"
+    assert not {*content["settings"]} & ({*PLACE_AND_MACHINE, "init_from"} - {"model_name"})
+    assert content["sha256"] in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_comes_with_the_project_is_small():
+    assert sum(pretrained_checkpoint(task).stat().st_size for task in TASKS.values()) <= 6e6
+
+
+def test_the_name_stands_for_the_network_of_the_task(tmp_path):
+    for task in TASKS.values():
+        assert is_pretrained(find_checkpoint("pretrained", tmp_path, task))
+    assert not is_pretrained(tmp_path / "segmenter.pt")
+
+
+def test_weights_in_16_bit_are_those_of_the_run(tmp_path):
+    """Rounded to 11 bits, and loaded into a network of 32 bit."""
+    spec = NetworkSpec("UNet", 1, 1, (16, 16, 16), CHANNELS)
+    torch.manual_seed(0)
+    network = spec.build()
+    settings = {"task": "segmentation", "model_name": "mine", "data_path": ["/home/me/secret"], "labels": "binary"}
+    run = tmp_path / "best.pt"
+    save_checkpoint(run, spec, network.state_dict(), settings, input={"spacing_mm": 1.0}, epoch=3, optimizer={})
+    made = make_pretrained(SEGMENTATION, run, tmp_path, tmp_path / "new")
+    assert made == tmp_path / "new" / "segmenter.pt"
+    content = load_checkpoint(made)
+    assert content["settings"] == {"task": "segmentation", "model_name": "pretrained", "labels": "binary"}
+    assert content["input"] == {"spacing_mm": 1.0} and "optimizer" not in content
+    other = build_network("UNet", 1, 1, (16, 16, 16), **CHANNELS)
+    other.load_state_dict(content["weights"])
+    for mine, theirs in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(theirs, mine, rtol=2**-11, atol=1e-7)
+    with pytest.raises(UserError, match="is a segmenter"):
+        make_pretrained(HEATMAP, run, tmp_path, tmp_path / "new")
