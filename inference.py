@@ -27,7 +27,7 @@ import numpy as np
 
 from prediction.options import POSTPROCESSING, Options
 from utils.constants import SEGMENTATION_SPACING_MM
-from utils.files.results_folder import ScanResults, make_results_folder, write_results
+from utils.files.results_folder import ScanResults, make_results_folder, print_table, write_results
 from utils.files.run_folder import RUNS_FOLDER
 from utils.misc import OneLineParser, command, write_json
 from verse_utils.errors import UserError, one_line
@@ -78,6 +78,7 @@ class Job:
     preview: bool
     resample_series: bool
     dicom_seg: bool
+    as_dataset: Path | None
     options: Options
 
 
@@ -90,6 +91,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     from prediction.whole_scans import segment
     from utils.files.dicom.segmentation import check_source, write_segmentation
     from utils.files.scans import open_scan
+    from utils.files.training_cases import check_labels
 
     base = _base(source)
     results = ScanResults(job.output, source.name)
@@ -98,8 +100,10 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     try:
         reference_path = job.evaluate and find_reference_mask(source.path, job.evaluate)
         if not job.overwrite and (kept := _kept(base, results, reference_path, job)):
-            return kept
+            return _with_case(kept, source, results, job)
         models = load_models_once(job)
+        if job.as_dataset is not None:
+            check_labels(models.segmenter.scheme.name, source.path)
         scan = open_scan(source, job.resample_series)
         if job.dicom_seg:
             check_source(scan.series, scan.path)
@@ -124,7 +128,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         summary = {**base, **_summary(scan, found, models, job), "seconds": seconds, "warnings": found.warnings}
         summary |= metrics
         write_json(results.summary, summary)
-        return summary
+        return _with_case(summary, source, results, job)
     except UserError as error:
         return {**base, "error": str(error)}
     except (MemoryError, torch.OutOfMemoryError):
@@ -151,6 +155,17 @@ def _kept(base: dict[str, Any], results: ScanResults, reference_path: Path | Non
         mask = read_mask(results.mask), open_image(results.mask)
         summary["metrics"] = score_scan(*mask, results.mask, reference_path)
     return {**summary, "kept": True}
+
+
+def _with_case(summary: dict[str, Any], source: ScanSource, results: ScanResults, job: Job) -> dict[str, Any]:
+    """The summary of a scan, which is written as a training case, too, if that is wanted."""
+    from utils.files.training_cases import TrainingCase
+
+    if job.as_dataset is None:
+        return summary
+    case = TrainingCase(job.as_dataset, source.name)
+    told = case.write(source, job.resample_series, results.mask, summary.get("labels"), job.overwrite)
+    return {**summary, "training_case": case.case_id, "warnings": list(dict.fromkeys([*summary["warnings"], *told]))}
 
 
 def _base(source: ScanSource) -> dict[str, Any]:
@@ -193,6 +208,7 @@ def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[
 
     return {
         "shape": list(scan.shape),
+        "labels": models.segmenter.scheme.name,
         "searched_voxels": None if found.region is None else [[axis.start, axis.stop] for axis in found.region],
         **mask_facts(*scan.with_right_angles(found.mask)),
         "settings": {**asdict(job.options), "device": job.device, "precision": job.precision},
@@ -218,24 +234,6 @@ def _save_picture(name: str, found: Segmentation, path: Path) -> None:
     if found.working_hu is None or found.working_components is None:
         return
     save_preview(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_components, name), path)
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print a line for each scan: what was found, or what went wrong."""
-    width = max(len(row["name"]) for row in rows)
-    print(f"{'scan':{width}} {'ml':>8} {'height mm':>10} {'Dice':>6} {'HD95 mm':>8} {'s':>6}")
-    for row in rows:
-        if "error" in row:
-            print(f"{row['name']:{width}} failed")
-            continue
-        height = f"{row['extent_mm']['Z']:.0f}" if row["extent_mm"] else "-"
-        metrics = row.get("metrics", {})
-        dice, hd95 = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in ("dice", "hd95_mm"))
-        numbers = f"{row['volume_ml']:8.1f} {height:>10} {dice:>6} {hd95:>8} {sum(row['seconds'].values()):6.1f}"
-        makers = ", ".join(f"{model['name']} ({task})" for task, model in row.get("models", {}).items())
-        kept = [f"kept from before, made by {makers}"] if row.get("kept") else []
-        remarks = "; ".join([*kept, *row["warnings"]])
-        print(f"{row['name']:{width}} {numbers}  {remarks}".rstrip())
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -271,6 +269,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--probabilities", action="store_true", help="save the probability of foreground, too")
     seg_help = "also write each mask as DICOM Segmentation, which refers to the slices of its series"
     add("--dicom_seg", action="store_true", help=seg_help)
+    add("--as_dataset", type=Path, metavar="FOLDER", help="also write each scan and its mask as a training case")
     add("--preview", action="store_true", default=True, help="draw a picture of each mask; done unless --no_preview")
     add("--no_preview", dest="preview", action="store_false", help="draw no pictures")
     add("--evaluate", type=Path, metavar="MASKS", help="folder of reference masks to score the results by")
@@ -285,8 +284,9 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--margin_mm must be a distance from 0 on, --overlap lie between 0 and below 1")
     if min(arguments.batch_size, arguments.workers) < 1:
         parser.error("--batch_size and --workers must be positive")
-    if arguments.output.is_file():
-        parser.error(f"--output {arguments.output}: is a file; give a folder")
+    for name in ("output", "as_dataset"):
+        if (folder := getattr(arguments, name)) is not None and folder.is_file():
+            parser.error(f"--{name} {folder}: is a file; give a folder")
     if arguments.evaluate is not None and not arguments.evaluate.is_dir():
         parser.error(f"--evaluate {arguments.evaluate}: no such folder of masks")
     return arguments
@@ -308,7 +308,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         values["heatmap_model"] = find_checkpoint(localiser, arguments.runs, HEATMAP).resolve()
     paths = (find_checkpoint(one, arguments.runs, SEGMENTATION) for one in segmenters)
     values["segmentation_model"] = tuple(path.resolve() for path in paths)
-    for name in ("output", "evaluate"):
+    for name in ("output", "evaluate", "as_dataset"):
         values[name] = values[name] and values[name].resolve()
     options = Options(**{option.name: values[option.name] for option in fields(Options)})
     return Job(**{part.name: values[part.name] for part in fields(Job) if part.name != "options"}, options=options)
@@ -358,6 +358,7 @@ def main() -> None:
     """Segment every scan, go on where one fails, and end with a table; exit code 1 where one failed."""
     arguments = parse_arguments()
     from utils.files.find_scans import find_scans
+    from utils.files.training_cases import with_names_of_cases
     from utils.pool import run_all
 
     sources = find_scans(arguments.input, arguments.series)
@@ -372,6 +373,9 @@ def main() -> None:
     job = _job(arguments)
     _check_models(job, here=arguments.scheduler is None and job.workers == 1)
     make_results_folder(job.output)
+    if job.as_dataset is not None:
+        make_results_folder(job.as_dataset, "--as_dataset")
+        sources = with_names_of_cases(sources, job.as_dataset)
     rows = []
     for row in run_all(partial(process, job=job), sources, job.workers, arguments.scheduler, _killed):
         rows.append(row)

@@ -18,6 +18,7 @@ from metrics.mask_metrics import MaskPair, dice, precision
 from training.arguments import parse_arguments
 from training.scripts import train_and_test
 from utils.files.find_scans import ScanSource, find_scans
+from utils.files.h5_cases import H5Cases
 from utils.files.scans import open_scan
 from utils.tasks import HEATMAP, SEGMENTATION
 
@@ -386,6 +387,30 @@ def test_inputs_that_are_no_scans_cost_no_other(infer, scans, tmp_path):
         *(path.name[:-7] for path in (first, second)),
     ]
     assert len(list((tmp_path / "out").glob("*_vertebrae.nii.gz"))) == 3
+
+
+def test_scans_and_their_masks_become_training_cases(infer, run_script, scans, tmp_path, phantom_root):
+    """Also of a result that is kept; masks that were corrected stay, and preprocessing reads the table."""
+    common = ([scans], "--no_localiser", "--postprocess", "none", "--no_preview", "--json")
+    assert all("training_case" not in row for row in json.loads(infer(*common).stdout))
+    rows = json.loads(infer(*common, "--as_dataset", "own").stdout)
+    assert all(row["kept"] for row in rows)
+    for row, reference in zip(rows, sorted((tmp_path / "masks").iterdir()), strict=True):
+        (mask,) = (tmp_path / "own").rglob(f"{row['training_case']}_seg-vert_msk.nii.gz")
+        assert mask.read_bytes() == (tmp_path / "out" / f"{row['name']}_vertebrae.nii.gz").read_bytes()
+        image = nib.load(reference)
+        nib.save(nib.Nifti1Image((np.asarray(image.dataobj) > 0).astype(np.uint8), image.affine), mask)
+    corrected = {path: path.read_bytes() for path in (tmp_path / "own").rglob("*_msk.nii.gz")}
+    for row in json.loads(infer(*common, "--as_dataset", "own").stdout):
+        assert [line for line in row["warnings"] if "stays, though it differs" in line]
+    assert {path: path.read_bytes() for path in corrected} == corrected
+    paths = "--data_path", phantom_root, "own/cases.csv"
+    result = run_script(
+        "preprocessing.py", *paths, "--task", "heatmap", "--input_shape", 16, 16, 32, "--workers", 1, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    (h5,) = (tmp_path / "preprocessed").glob("*.h5")
+    assert len(H5Cases(h5).case_ids("training")) == 4
 
 
 def test_a_killed_worker_costs_its_own_scan(infer, scans, tmp_path, monkeypatch):

@@ -56,14 +56,14 @@ class ScanResults:
         return summary if all(path.exists() for path in wanted) else None
 
 
-def make_results_folder(folder: Path) -> None:
-    """Make the folder of the results. Raises UserError before any work where nothing can be written there."""
+def make_results_folder(folder: Path, argument: str = "--output") -> None:
+    """Make a folder that an argument names. Raises UserError before any work where nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"--output {folder}: can't be written ({error.strerror}); choose another folder") from None
+        raise UserError(f"{argument} {folder}: can't be written ({error.strerror}); choose another folder") from None
 
 
 def write_results(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -79,3 +79,21 @@ def write_results(rows: Sequence[dict[str, Any]], path: Path) -> None:
         }
         lines.append(line | {"volume_ml": row.get("volume_ml"), **extents, **row.get("metrics", {}), **volumes})
     write_csv(path, lines)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print a line for each scan: what was found, or what went wrong."""
+    width = max(len(row["name"]) for row in rows)
+    print(f"{'scan':{width}} {'ml':>8} {'height mm':>10} {'Dice':>6} {'HD95 mm':>8} {'s':>6}")
+    for row in rows:
+        if "error" in row:
+            print(f"{row['name']:{width}} failed")
+            continue
+        height = f"{row['extent_mm']['Z']:.0f}" if row["extent_mm"] else "-"
+        metrics = row.get("metrics", {})
+        dice, hd95 = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in ("dice", "hd95_mm"))
+        numbers = f"{row['volume_ml']:8.1f} {height:>10} {dice:>6} {hd95:>8} {sum(row['seconds'].values()):6.1f}"
+        makers = ", ".join(f"{model['name']} ({task})" for task, model in row.get("models", {}).items())
+        kept = [f"kept from before, made by {makers}"] if row.get("kept") else []
+        remarks = "; ".join([*kept, *row["warnings"]])
+        print(f"{row['name']:{width}} {numbers}  {remarks}".rstrip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from utils.constants import SLAB_SLICES
+from utils.files.dicom.pixels import PADDING_HU
 from utils.files.dicom.series import DicomSeries, open_series, series_slabs
 from utils.files.find_scans import WHAT_TO_GIVE, ScanSource
 from utils.files.images.packed import UnpackedImage
@@ -118,6 +120,26 @@ class Scan:
         grid = self._grid if self.tilt is None else _grid_header(self.tilt.shape, affine)
         _write(_on_grid(array, grid), path)
 
+    def save_hu(self, path: Path) -> None:
+        """Write the scan itself as NIfTI of int16 HU, slab by slab, on the grid on which ``save`` writes.
+
+        Outside of the slices of a tilted gantry is air.
+
+        Args:
+            path: ends in .nii.gz; its folder is made where it is absent.
+
+        Raises:
+            UserError: the scan can't be read to its end, or the file can't be written.
+        """
+        shape, grid = self.shape, self._grid
+        if self.tilt is not None:
+            shape, grid = self.tilt.shape, _grid_header(self.tilt.shape, self.tilt.affine)
+        with _packed(path) as stream:
+            _on_grid(np.broadcast_to(np.int16(0), shape), grid).header.write_to(stream)
+            for first, slab in self.slabs():
+                slab_hu = slab if self.tilt is None else self.tilt.forward(slab, first, PADDING_HU)
+                stream.write(slab_hu.tobytes(order="F"))
+
     def with_right_angles(self, array_IJK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """An array of the scan's shape, 0 outside, and its affine: on the grid of ``tilt``, or as it is without one."""
         if self.tilt is None:
@@ -164,8 +186,15 @@ def save_mask(mask_XYZ: np.ndarray, affine: np.ndarray, path: Path) -> None:
 
 
 def _write(image: Any, path: Path) -> None:
-    with written_aside(path) as aside, aside.open("wb") as file, gzip.GzipFile("", "wb", 1, file, 0) as stream:
+    with _packed(path) as stream:
         image.to_stream(stream)
+
+
+@contextmanager
+def _packed(path: Path) -> Iterator[gzip.GzipFile]:
+    """A stream into a gzip file that takes its place when it is whole."""
+    with written_aside(path) as aside, aside.open("wb") as file, gzip.GzipFile("", "wb", 1, file, 0) as stream:
+        yield stream
 
 
 def open_scan(source: ScanSource, resample_series: bool = False) -> Scan:

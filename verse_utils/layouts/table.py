@@ -40,7 +40,7 @@ def _read(path: Path, chosen: Chosen) -> list[Case]:
     cases: list[Case] = []
     problems: dict[str, str] = {}
     line_of: dict[str, int] = {}
-    for line, row in _read_rows(path):
+    for line, row in read_rows(path):
         try:
             case = _read_row(path, row)
             if chosen.leaves_out(case.case_id, case.patient):
@@ -59,8 +59,12 @@ def _read(path: Path, chosen: Chosen) -> list[Case]:
     return cases
 
 
-def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line and content of each row that holds anything; commas, semicolons or tabs separate."""
+def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line and content of each row that holds anything; commas, semicolons or tabs separate.
+
+    Raises:
+        UserError: no table, or columns that are absent, double or unknown.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
