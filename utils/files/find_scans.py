@@ -126,7 +126,8 @@ def _scans_of_input(text: str, series: str | None, folders: _Folders) -> list[Sc
     else:
         raise UserError(f"{text}: no such file or folder; {WHAT_TO_GIVE}")
     if not scans:
-        raise UserError(f"{text}: no scan found here; {WHAT_TO_GIVE}")
+        deeper = f"; images deeper in it by a pattern, as '{path}/**/*_ct.nii.gz'" if path.is_dir() else ""
+        raise UserError(f"{text}: no scan found here; {WHAT_TO_GIVE}{deeper}")
     return scans
 
 

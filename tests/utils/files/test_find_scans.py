@@ -111,6 +111,7 @@ def test_inputs_without_a_scan_are_told_of_and_stop_no_other(tmp_path):
         bad, good = find_scans([str(tmp_path / name), str(tmp_path / "good.nii.gz")])
         assert bad.error.startswith(f"{tmp_path / name}: {words}")
         assert good.error == "" and good.name == "good"
+        assert ("folder/**/*_ct.nii.gz" in bad.error) == (name == "folder") or name == "empty"
         with pytest.raises(UserError, match=words):
             open_scan(bad)
 
