@@ -17,13 +17,13 @@ from utils.geometry.components import ConnectedComponents, Wholes
 if TYPE_CHECKING:
     import h5py
 
-# How far, in mm, a component may lie beside the line of the spinal column: to the left or right, and before or behind.
-# Along its gap to the column's end, both grow by a slope: lordosis and kyphosis lean by up to 45°, scoliosis less.
-# The gap is that which two missed vertebrae leave at most. The heads of the femora lie 80 mm aside and 90 mm below.
-_ASIDE_MM, _SLOPE = np.array([30.0, 40.0]), np.array([0.3, 0.7])
-_LARGEST_GAP_MM = 80.0
-# Height over which the line is averaged: a vertebra's centre lies in its body in some planes, in its process in others.
-_HEIGHT_MM = 40.0
+# A component's centre may lie so many mm beside the spinal column: to the left or right, and before or behind. Both
+# grow by a slope with the difference in height: lordosis and kyphosis lean by up to 45°, scoliosis less. It is at most
+# what two missed vertebrae leave. The heads of the femora lie 80 mm aside and 90 mm below.
+_ASIDE_MM, _SLOPE = np.array([25.0, 35.0]), np.array([0.3, 0.7])
+_LARGEST_STEP_MM = 110.0
+# A component of several vertebrae has a centre for each so many mm of height, about a vertebra's with its process.
+_SECTION_MM = 60.0
 
 
 def keep_components(
@@ -91,7 +91,7 @@ def _is_kept(wholes: Wholes, postprocess: str, spacing_mm: Sequence[float]) -> n
 def spinal_column(wholes: Wholes, candidates: np.ndarray, spacing_mm: Sequence[float]) -> list[int]:
     """The connected components that form one column: of all that do, those with the most voxels.
 
-    A column grows from a component by the nearest one that lies beside its line or in line with its end, and so on.
+    A column grows from a component by the nearest one that is near enough to it, and so on.
 
     Args:
         wholes: the components.
@@ -101,40 +101,33 @@ def spinal_column(wholes: Wholes, candidates: np.ndarray, spacing_mm: Sequence[f
     Returns:
         Numbers of the components.
     """
-    lines = {int(number): wholes.centre_line(int(number)) * spacing_mm for number in np.nonzero(candidates)[0]}
+    height_vox, numbers = _SECTION_MM / spacing_mm[2], np.nonzero(candidates)[0].tolist()
+    centres_mm = {number: wholes.centres(number, height_vox) * spacing_mm for number in numbers}
     best: list[int] = []
-    for start in sorted(lines, key=lambda number: -wholes.sizes_vox[number]):
+    for start in sorted(numbers, key=lambda number: -wholes.sizes_vox[number]):
         if start not in best:
-            column = _grown(start, lines)
+            column = _grown(start, centres_mm)
             if wholes.sizes_vox[column].sum() > wholes.sizes_vox[best].sum():
                 best = column
     return best
 
 
-def _grown(start: int, lines: dict[int, np.ndarray]) -> list[int]:
-    column, line = [start], lines[start]
-    others = {number: other for number, other in lines.items() if number != start}
+def _grown(start: int, centres_mm: dict[int, np.ndarray]) -> list[int]:
+    column, centres = [start], centres_mm[start]
+    others = {number: other for number, other in centres_mm.items() if number != start}
     while others:
-        distance_mm, number = min((_distance_mm(line, other), number) for number, other in others.items())
+        distance_mm, number = min((_distance_mm(centres, other), number) for number, other in others.items())
         if distance_mm == np.inf:
             break
         column.append(number)
-        line = np.concatenate([line, others.pop(number)])
+        centres = np.concatenate([centres, others.pop(number)])
     return column
 
 
-def _distance_mm(column: np.ndarray, line: np.ndarray) -> float:
-    """Between a column's line and a component's, (n, 3) mm each; infinite if they can't be of one column."""
-    low, high = (max(column[:, 2].min(), line[:, 2].min()), min(column[:, 2].max(), line[:, 2].max()))
-    gap_mm = max(low - high, 0.0)  # where they overlap in height, they are compared in the middle of that
-    aside_mm = np.abs(_at(column, (low + high) / 2) - _at(line, (low + high) / 2))
-    if gap_mm > _LARGEST_GAP_MM or (aside_mm > _ASIDE_MM + _SLOPE * gap_mm).any():
+def _distance_mm(column: np.ndarray, component: np.ndarray) -> float:
+    """Between the two centres, of (n, 3) mm each, that are nearest in height; infinite if they are no column."""
+    steps = np.abs(column[:, None] - component).reshape(-1, 3)
+    step = steps[np.lexsort((np.hypot(*steps.T[:2]), steps[:, 2]))[0]]
+    if step[2] > _LARGEST_STEP_MM or (step[:2] > _ASIDE_MM + _SLOPE * step[2]).any():
         return np.inf
-    return float(np.hypot(gap_mm, np.hypot(*aside_mm)))
-
-
-def _at(line: np.ndarray, height_mm: float) -> np.ndarray:
-    """Where a line is at a height, or where it comes nearest to it: (2,) X and Y in mm."""
-    height_mm = line[np.argmin(np.abs(line[:, 2] - height_mm)), 2]
-    where: np.ndarray = line[np.abs(line[:, 2] - height_mm) <= _HEIGHT_MM / 2, :2].mean(axis=0)
-    return where
+    return float(np.linalg.norm(step))

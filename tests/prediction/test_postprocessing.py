@@ -93,3 +93,14 @@ def test_a_column_may_lean():
 def test_the_column_of_nothing_is_nothing():
     assert not kept_of(np.zeros((4, 4, 4), bool)).any()
     assert not kept_of(column_mask([((3, 4), (3, 4), (3, 7))])).any()  # 4 cm³
+
+
+def test_vertebrae_whose_processes_hang_beside_the_next_body_are_one_column():
+    """Each a component of its own, as where discs and joints are thick: their heights overlap by half."""
+    mask = np.zeros((30, 30, 60), bool)
+    for z in (6, 14, 22, 38):  # one is missing
+        mask[12:18, 14:18, z + 4 : z + 8] = True  # the body, and from it, down and back, the process
+        for step in range(6):
+            mask[14:16, 12 - step : 16 - step, z + 4 - step : z + 6 - step] = True
+    assert large_components(mask, 1).sum() == mask.sum() and ConnectedComponents().add(mask).max() == 4
+    np.testing.assert_array_equal(kept_of(mask, (5.0, 5.0, 5.0)), mask)

@@ -85,12 +85,20 @@ class Wholes:
         )
         return large
 
-    def centre_line(self, component: int) -> np.ndarray:
-        """The centre of a component in each plane that it crosses: (n, 3) X, Y, Z in voxels, from below."""
-        rows = self._outlines[self._component_of_row == component]
-        planes, which = np.unique(rows[:, 1], return_inverse=True)
-        count, x, y = (np.bincount(which, rows[:, column]) for column in (2, 3, 4))
-        return np.stack([x / count, y / count, planes], axis=1)
+    def centres(self, component: int, height_vox: float) -> np.ndarray:
+        """Centres of the sections into which a component is cut along Z: (n, 3) X, Y, Z in voxels, from below.
+
+        Args:
+            component: its number.
+            height_vox: about which all sections of a component are high; a lower component is one section.
+        """
+        _, planes, voxels, x, y = self._outlines[self._component_of_row == component].T
+        low, height = planes.min(), np.ptp(planes) + 1
+        count = max(round(height / height_vox), 1)
+        section = ((planes - low) * count // height).astype(np.int64)
+        sums = [np.bincount(section, weights) for weights in (x, y, planes * voxels)]
+        centres: np.ndarray = np.stack(sums, axis=1) / np.bincount(section, voxels)[:, None]
+        return centres
 
     @cached_property
     def _component_of_row(self) -> np.ndarray:

@@ -40,15 +40,20 @@ def test_components_in_slabs_are_those_of_the_whole(thickness):
 
 
 @pytest.mark.parametrize("thickness", [1, 3, 100])
-def test_the_centre_line_of_a_component_has_a_point_in_each_plane(thickness):
+def test_a_component_has_a_centre_for_each_section_of_its_height(thickness):
     mask = np.zeros((9, 8, 10), bool)
-    mask[1:4, 2:4, 1:8] = True
-    mask[3:6, 2:4, 5] = True  # with an arm in one plane
+    mask[1:4, 2:4, 1:9] = True
+    mask[3:7, 2:4, 5] = True  # with an arm in one plane
     mask[7, 6, 9] = True
     connected = ConnectedComponents()
     components = np.concatenate([connected.add(mask[..., z : z + thickness]) for z in range(0, 10, thickness)], axis=2)
     wholes = connected.wholes()
-    number = wholes.whole_of[components[2, 2, 3]]
-    assert wholes.sizes_vox[number] == 3 * 2 * 7 + 2 * 2
-    line = [[3.0 if z == 5 else 2.0, 2.5, z] for z in range(1, 8)]
-    np.testing.assert_allclose(wholes.centre_line(number), line)
+    number = int(wholes.whole_of[components[2, 2, 3]])
+    assert wholes.sizes_vox[number] == 3 * 2 * 8 + 3 * 2
+    np.testing.assert_allclose(
+        wholes.centres(number, 4), [[2, 2.5, 2.5], [(24 * 2 + 6 * 5) / 30, 2.5, (24 * 6.5 + 30) / 30]]
+    )
+    whole = np.argwhere(wholes.whole_of[components] == number).mean(axis=0)
+    np.testing.assert_allclose(wholes.centres(number, 20), [whole])
+    dot = int(wholes.whole_of[components[7, 6, 9]])
+    np.testing.assert_allclose(wholes.centres(dot, 4), [[7, 6, 9]])
