@@ -9,7 +9,8 @@ import numpy as np
 
 from metrics.metric import DISTANCE_MM, MetricTable, Pair, WhenEmpty
 from utils.geometry.boxes import Box, mask_box
-from utils.geometry.components import large_components
+from utils.geometry.components import ConnectedComponents
+from utils.geometry.spinal_column import spinal_column
 
 # A distance heatmap falls below it between 1 and 2 voxels off the spine, so the box of a perfect one has a margin of 1.
 BOX_THRESHOLD = 0.3
@@ -18,9 +19,18 @@ BOX_THRESHOLD = 0.3
 LEAST_COMPONENT_SHARE = 0.1
 
 
-def spine_in_heatmap(heatmap: np.ndarray) -> np.ndarray:
-    """The large connected components of a heatmap (X, Y, Z) above the threshold: (X, Y, Z) bool."""
-    return large_components(heatmap >= BOX_THRESHOLD, least_share=LEAST_COMPONENT_SHARE)
+def spine_in_heatmap(heatmap: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """The large connected components of a heatmap above the threshold that form one spinal column: (X, Y, Z) bool.
+
+    Args:
+        heatmap: (X, Y, Z) in [0, 1].
+        spacing_mm: along X, Y, Z.
+    """
+    connected = ConnectedComponents()
+    components = connected.add(heatmap >= BOX_THRESHOLD)
+    wholes = connected.wholes()
+    column = spinal_column(wholes, wholes.large(least_share=LEAST_COMPONENT_SHARE), spacing_mm)
+    return np.isin(wholes.whole_of, column)[components]
 
 
 class HeatmapPair(Pair):
@@ -45,7 +55,7 @@ class HeatmapPair(Pair):
     @cached_property
     def predicted_box(self) -> Box | None:
         """The smallest box around the spine in the predicted heatmap; None where there is none."""
-        return mask_box(spine_in_heatmap(self.prediction))
+        return mask_box(spine_in_heatmap(self.prediction, self.spacing_mm))
 
     @cached_property
     def reference_box(self) -> Box | None:

@@ -42,7 +42,7 @@ def locate_spine(scan: Scan | StraightScan, localiser: TrainedModel, margin_mm: 
     """
     view = WorkingGrid.view(scan.shape, scan.affine, localiser.spec.input_shape)
     view_hu = view.forward_slabs(scan.slabs(), localiser.scaling.air_hu)
-    mask = spine_in_heatmap(localiser.predict(view_hu)[0].numpy())
+    mask = spine_in_heatmap(localiser.predict(view_hu)[0].numpy(), view.spacing_mm)
     if mask.any():
         mask = distance_transform_edt(~mask, sampling=view.spacing_mm) <= margin_mm
     return Spine(view, mask)
