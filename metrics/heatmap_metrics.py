@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 from metrics.metric import DISTANCE_MM, MetricTable, Pair, WhenEmpty
 from utils.geometry.boxes import Box, mask_box
@@ -14,20 +15,32 @@ from utils.geometry.spinal_column import spinal_column
 
 # A distance heatmap falls below it between 1 and 2 voxels off the spine, so the box of a perfect one has a margin of 1.
 BOX_THRESHOLD = 0.3
+# Where a network takes a pelvis for a little of a spine, values between both thresholds join it to the spine.
+CORE_THRESHOLD, GROWTH_VOX = 0.5, 2
 # Connected components with fewer voxels than this share of the largest one are noise; a spine that the field of view
 # divides keeps its parts.
 LEAST_COMPONENT_SHARE = 0.1
 
 
 def spine_in_heatmap(heatmap: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """The large connected components of a heatmap above the threshold that form one spinal column: (X, Y, Z) bool.
+    """The large connected components of a heatmap that form one spinal column: (X, Y, Z) bool.
+
+    Components are those above ``CORE_THRESHOLD``, where there are any. They grow by ``GROWTH_VOX`` into what is above
+    ``BOX_THRESHOLD``.
 
     Args:
         heatmap: (X, Y, Z) in [0, 1].
         spacing_mm: along X, Y, Z.
     """
+    column = _column(heatmap >= CORE_THRESHOLD, spacing_mm)
+    if column.any():
+        return binary_dilation(column, np.ones((3, 3, 3)), GROWTH_VOX, mask=heatmap >= BOX_THRESHOLD)
+    return _column(heatmap >= BOX_THRESHOLD, spacing_mm)
+
+
+def _column(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     connected = ConnectedComponents()
-    components = connected.add(heatmap >= BOX_THRESHOLD)
+    components = connected.add(mask)
     wholes = connected.wholes()
     column = spinal_column(wholes, wholes.large(least_share=LEAST_COMPONENT_SHARE), spacing_mm)
     return np.isin(wholes.whole_of, column)[components]

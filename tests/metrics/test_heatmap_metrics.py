@@ -70,3 +70,14 @@ def test_components_of_a_tenth_of_the_largest_are_parts_and_smaller_ones_are_noi
     assert box_in(heatmap).slices == (slice(4, 16), slice(0, 11), slice(0, 28))
     heatmap[12, 0, 0] = 0
     assert box_in(heatmap).slices == mask_box(MASK).slices
+
+
+def test_a_faint_bridge_joins_nothing_to_the_spine():
+    """A hip joint is half as likely a spine as the spine; what is faint beside the spine is part of it."""
+    heatmap = NOTHING.copy()
+    heatmap[1:4, 4:10, 4:28] = 0.9
+    heatmap[13:16, 5:9, 4:10] = 0.8  # 24 mm aside, more than a tenth of the spine's voxels
+    heatmap[4:13, 5:9, 6:8] = 0.4
+    heatmap[0, 6, 27:31] = 0.35
+    found = HeatmapPair(heatmap, REFERENCE, MASK, (4.0, 4.0, 4.0)).predicted_box
+    assert found.slices == (slice(0, 6), slice(4, 10), slice(4, 30))  # with two voxels of the bridge and of the end
