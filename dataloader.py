@@ -140,11 +140,11 @@ class h5VerSe(Dataset[tio.Subject]):  # noqa: N801  the name that users know
         check_split(split)
         paths = [path] if isinstance(path, Path | str) else path
         self.store = H5DataSet([Path(path) for path in paths], task)
-        # Where the cases are stored: the split there may be another than that of the fold.
-        self._places = [(split, case_id) for case_id in self.store.case_ids(split)]
+        # Split and id by which the cases are stored: the split there may be another than that of the fold.
+        self.places = [(split, case_id) for case_id in self.store.case_ids(split)]
         if fold is not None and split != "test":
-            self._places = _cases_of_fold(self.store, split, fold)
-        self.case_ids = [case_id for _, case_id in self._places]
+            self.places = _cases_of_fold(self.store, split, fold)
+        self.case_ids = [case_id for _, case_id in self.places]
         self.transform = transform
         self.patches = patches
 
@@ -155,7 +155,7 @@ class h5VerSe(Dataset[tio.Subject]):  # noqa: N801  the name that users know
         epoch, index = index if isinstance(index, tuple) else (0, index)
         if index >= len(self):
             raise IndexError(f"subject {index} of {len(self)}")  # where a loop over the data set ends
-        place = self._places[index % len(self._places)]
+        place = self.places[index % len(self.places)]
         case = self.store.case(*place)
         seed = self.patches.seed if self.patches else 0
         rng = np.random.default_rng([seed, epoch, index])

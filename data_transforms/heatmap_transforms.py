@@ -1,4 +1,4 @@
-"""The localiser's transforms: from raw labels to a heatmap of the spine."""
+"""The localiser's transforms: from raw labels to a heatmap of the spine, or of each vertebra."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import torchio as tio
 
 from data_transforms.classes.heatmap_from_labels import HeatmapFromLabels
 from data_transforms.classes.labels_to_classes import LabelsToClasses
+from data_transforms.classes.names_from_labels import NamesFromLabels
 from data_transforms.classes.scale_hu import ScaleHU
 from data_transforms.presets import Presets, intensity_augmentation, spatial_augmentation
 from verse_utils.labels import LABEL_SCHEMES
 
 
-def heatmap_presets(mode: str = "distance", augmentation: str = "light") -> Presets:
+def heatmap_presets(mode: str = "distance", augmentation: str = "light", labels: str = "binary") -> Presets:
     """Transforms of subjects with ``image`` in HU and ``label`` with raw VerSe labels.
 
     Afterwards ``image`` is scaled float32, ``heatmap`` float32 in [0, 1] and ``label`` 1 on the foreground.
 
     Args:
-        mode: of ``HeatmapFromLabels``.
+        mode: of ``HeatmapFromLabels``, for one heatmap of the spine.
         augmentation: one of ``utils.constants.AUGMENTATIONS``.
+        labels: "binary" for that, or "vertebrae" for one of each, as ``NamesFromLabels`` makes them; then ``label``
+            keeps VerSe's labels.
     """
-    target = [
-        HeatmapFromLabels(mode, copy=False),
-        LabelsToClasses(LABEL_SCHEMES["binary"].class_of, copy=False),
-        ScaleHU(copy=False),
-    ]
+    if labels == "vertebrae":
+        target = [NamesFromLabels(copy=False), ScaleHU(copy=False)]
+    else:
+        to_classes = LabelsToClasses(LABEL_SCHEMES["binary"].class_of, copy=False)
+        target = [HeatmapFromLabels(mode, copy=False), to_classes, ScaleHU(copy=False)]
     spatial, intensity = spatial_augmentation(augmentation), _of_the_image(intensity_augmentation(augmentation))
     return Presets(
         train=tio.Compose([*spatial, *target, *intensity], copy=False),

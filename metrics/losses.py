@@ -18,6 +18,9 @@ from torch.nn import functional as F
 # vanishes. With a thousandth of the voxels (885 in a patch of 96³, about a piece of rib) it grows with F, and false
 # positives are unlearnt.
 _SMOOTHING_SHARE = 1e-3
+# Sum of a heatmap below which an image counts as if it had that: about that of one Gaussian with a σ of a voxel and a
+# half. An image without any is not divided by 0.
+_LEAST_MASS = 50.0
 
 
 class MSE(nn.Module):
@@ -73,6 +76,26 @@ class AdaptiveWing(nn.Module):
         # The lower bound keeps the power's gradient finite where there is no error.
         near = self.omega * torch.log1p((error.clamp(min=1e-6) / self.epsilon) ** power)
         return torch.where(error < self.theta, near, slope * error - offset).mean()
+
+
+class HeatmapCE(nn.Module):
+    """Cross entropy of heatmaps, of one with its background, or of several that add up to 1.
+
+    The sum over the voxels is divided by the sum of the heatmaps, not by the number of voxels: of some twenty Gaussians
+    in a view, each voxel of a centre counts as much as one of a mask does. A mean over all voxels, 99.9 % of them
+    background, leaves all channels at 0 for long.
+    """
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Mean over the items. Both (B, K, X, Y, Z); target in [0, 1], channel 0 the background where K > 1."""
+        logits, target = logits.float(), target.float()
+        if logits.shape[1] == 1:
+            entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+            mass = target.sum((1, 2, 3, 4))
+        else:
+            entropy = -(target * F.log_softmax(logits, dim=1))
+            mass = target[:, 1:].sum((1, 2, 3, 4))
+        return (entropy.sum((1, 2, 3, 4)) / mass.clamp(min=_LEAST_MASS)).mean()
 
 
 class BCE(nn.Module):
@@ -136,7 +159,7 @@ class DeepSupervision(nn.Module):
         self.loss = loss
 
     def forward(self, logits: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
-        """Logits (B, K, X, Y, Z), or a sequence of them, finest first; target (B, 1, X, Y, Z)."""
+        """Logits (B, K, X, Y, Z), or a sequence of them, finest first; target (B, 1, X, Y, Z), of heatmaps (B, K, X, Y, Z)."""
         levels = [logits] if isinstance(logits, Tensor) else logits
         weights = [0.5**depth for depth in range(len(levels))]
         losses = [self.loss(level, _resized(target, level.shape[2:])) for level in levels]

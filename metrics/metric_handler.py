@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from metrics.heatmap_metrics import HEATMAP_METRICS
 from metrics.intervals import mean_intervals
 from metrics.mask_metrics import MASK_METRICS
 from metrics.metric import Metric, MetricTable
+from metrics.vertebra_metrics import CENTRE_METRICS
 from utils.tasks import HEATMAP, SEGMENTATION
 from verse_utils.labels import LABEL_SCHEMES
 
@@ -23,7 +24,12 @@ _CLASS_NAMES = {name for scheme in LABEL_SCHEMES.values() for name in scheme.cla
 def find_metric(name: str) -> Metric | None:
     """The metric of a column, such as ``dice`` or ``dice_L1``; None where no table has it."""
     plain, _ = split_class(name)
-    return next((table[plain] for table in TASK_METRICS.values() if plain in table), None)
+    return next((table[plain] for table in (*TASK_METRICS.values(), CENTRE_METRICS) if plain in table), None)
+
+
+def metrics_of(task: str, columns: Container[str]) -> MetricTable[Any]:
+    """The table of a task's metrics; of a localiser that names vertebrae, which its columns tell, that of centres."""
+    return CENTRE_METRICS if CENTRE_METRICS.ranked_by in columns else TASK_METRICS[task]
 
 
 def split_class(name: str) -> tuple[str, str | None]:

@@ -26,14 +26,16 @@ them: compare like with like.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-from metrics.metric import RatioMetric
-from verse_utils.labels import ANATOMICAL_ORDER
+from metrics.metric import DISTANCE_MM, MetricTable, Pair, RatioMetric
+from verse_utils.labels import ANATOMICAL_ORDER, LABEL_SCHEMES
 
 FOUND_SHARE = 0.5
 # A tenth: crumbs at a vertebra's rim don't split it, a leak into its neighbour's joint doesn't merge them.
@@ -276,3 +278,72 @@ def _shared_voxels(regions: np.ndarray, reference: np.ndarray, count: int) -> np
 
 def _distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.linalg.norm(np.subtract(first, second)))
+
+
+class CentrePair(Pair):
+    """Predicted centres of vertebrae and those of the reference, label -> (3,) in mm of one space.
+
+    Args:
+        prediction, reference: one of them is empty where it has no vertebra.
+        shape: (X, Y, Z) voxels of the grid on which they were found.
+        spacing_mm: along X, Y, Z.
+    """
+
+    def __init__(
+        self,
+        prediction: Mapping[int, np.ndarray],
+        reference: Mapping[int, np.ndarray],
+        shape: tuple[int, ...],
+        spacing_mm: Sequence[float],
+    ) -> None:
+        self.prediction, self.reference = prediction, reference
+        self.shape, self.spacing_mm = shape, spacing_mm
+
+    @property
+    def are_empty(self) -> tuple[bool, bool]:
+        return not self.prediction, not self.reference
+
+    @cached_property
+    def names(self) -> Identification:
+        """How the two agree."""
+        return identify(self.prediction, self.reference)
+
+
+CENTRE_METRICS = MetricTable(CentrePair)
+
+
+@CENTRE_METRICS.metric("Identification rate", is_main=True)
+def identification_rate(pair: CentrePair) -> float:
+    """Share of the vertebrae whose nearest predicted centre has the same name and lies within 20 mm."""
+    return float(np.mean(list(pair.names.identified.values())))
+
+
+@CENTRE_METRICS.metric("Localisation error", **DISTANCE_MM, is_main=True)
+def localisation_error_mm(pair: CentrePair) -> float:
+    """Mean distance of predicted and reference centres of the same name; missed vertebrae are left out."""
+    errors_mm = list(pair.names.error_mm.values())
+    return float(np.mean(errors_mm)) if errors_mm else pair.diagonal_mm
+
+
+def measure_centres(
+    prediction: Mapping[int, np.ndarray], reference: Mapping[int, np.ndarray], **inputs: Any
+) -> dict[str, float]:
+    """All metrics of ``CENTRE_METRICS``, and each of each region that the reference shows, as ``..._lumbar``.
+
+    Args:
+        prediction, reference, inputs: as of ``CentrePair``.
+    """
+    measured = CENTRE_METRICS.measure(prediction, reference, **inputs)
+    for region, part in by_region(reference).items():
+        of_region = CENTRE_METRICS.measure(prediction, part, **inputs)
+        measured |= {f"{name}_{region}": value for name, value in of_region.items()}
+    return measured
+
+
+def by_region(centres: Mapping[int, np.ndarray]) -> dict[str, dict[int, np.ndarray]]:
+    """Centres of the cervical, the thoracic and the lumbar vertebrae; regions without any are left out."""
+    regions = LABEL_SCHEMES["regions"]
+    parts: dict[str, dict[int, np.ndarray]] = {}
+    for label, centre in centres.items():
+        parts.setdefault(regions.class_names[regions.class_of[label] - 1], {})[label] = centre
+    return parts

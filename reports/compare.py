@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metrics.metric import shown, shown_interval
-from metrics.metric_handler import TASK_METRICS, split_class, title_of
+from metrics.metric_handler import metrics_of, split_class, title_of
 from reports.comparison_figure import draw_pairs
 from reports.finished_run import FinishedRun, read_finished_run
 from reports.folds import FoldedRun, fold_runs
@@ -191,7 +191,7 @@ def print_comparison(content: dict[str, Any]) -> None:
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(len(header))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
-    ranked = TASK_METRICS[content["task"]].ranked_by
+    ranked = metrics_of(content["task"], content["values"]).ranked_by
     print(
         f"\nOn {len(content['cases'])} test cases. ↑ higher is better, ↓ lower is better. p values are not corrected."
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metrics.metric import BETTER, shown
-from metrics.metric_handler import TASK_METRICS, title_of
+from metrics.metric_handler import metrics_of, title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def draw_pairs(content: dict[str, Any]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    metrics = [m for m in TASK_METRICS[content["task"]].main if content["values"].get(m)]
+    metrics = [m for m in metrics_of(content["task"], content["values"]).main if content["values"].get(m)]
     names = list(content["runs"])
     columns = min(len(metrics), 2)
     rows = -(-len(metrics) // columns)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metrics.intervals import mean_interval
-from metrics.metric_handler import TASK_METRICS
+from metrics.metric_handler import metrics_of
 from reports.run import Run, read_json, read_run
 from verse_utils.errors import UserError
 
@@ -31,7 +31,7 @@ class FinishedRun(Run):
     @property
     def main_metric(self) -> str:
         """The metric that cases are ranked by; higher is better."""
-        return TASK_METRICS[self.task.name].ranked_by
+        return metrics_of(self.task.name, self.summary).ranked_by
 
     @cached_property
     def worst_first(self) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metrics.metric import BETTER, shown, shown_interval
-from metrics.metric_handler import TASK_METRICS, find_metric, split_class, title_of
+from metrics.metric_handler import find_metric, metrics_of, split_class, title_of
 from reports.finished_run import FinishedRun
 from reports.run import Run
 from reports.svg_chart import line_chart
@@ -126,7 +126,7 @@ def facts(run: Run) -> list[str]:
     """Means of the other main metrics, and for how long the network was trained."""
     found = []
     if isinstance(run, FinishedRun):
-        main = TASK_METRICS[run.task.name].main
+        main = metrics_of(run.task.name, run.summary).main
         others = [metric for metric in main if metric in run.summary and metric != run.main_metric]
         found += [f"{title_of(m)} {shown(run.summary[m]['mean'], run.summary[m]['unit'])}" for m in others]
     found.append(_epochs(run))

@@ -55,6 +55,9 @@ OPTIMIZERS = {
     "sgd": OptimizerFacts(1e-2, (1e-5, 1e-1), 3e-5, copies=1),
 }
 
+# The localiser's loss by its labels, where none is given.
+HEATMAP_LOSSES = {"binary": HEATMAP.losses[0], "vertebrae": "HeatmapCE"}
+
 # Settings of the test alone, which --test_only may give; their defaults are those of the test after training.
 _TEST_OPTIONS = ("test_split", "overlap", "tta", "postprocess")
 
@@ -170,6 +173,8 @@ def parse_arguments(task: Task, argv: list[str] | None = None) -> TrainingSettin
     for name in ("lr", "weight_decay"):
         if values[name] is None:
             values[name] = getattr(OPTIMIZERS[values["optimizer"]], name)
+    if values["loss"] is None:
+        values["loss"] = HEATMAP_LOSSES[values["labels"]]
     settings = TrainingSettings(task=task, **values)
     _check(settings)
     return settings
@@ -235,11 +240,15 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     schedule_help = "how the learning rate falls from the first step to the last"
     add("--schedule", default=defaults.schedule, choices=SCHEDULES, help=schedule_help)
     add("--warmup", type=int, default=defaults.warmup, help="first epochs, in which the learning rate rises")
-    add("--loss", default=task.losses[0], choices=task.losses, help="loss")
     if task is HEATMAP:
+        names_loss = HEATMAP_LOSSES["vertebrae"]
+        add("--loss", choices=task.losses, help=f"loss; if not given, {task.losses[0]}, or {names_loss} for vertebrae")
+        labels_help = "target: one heatmap of the spine (binary), or one of each of the vertebrae, which names them"
+        add("--labels", default=defaults.labels, choices=tuple(HEATMAP_LOSSES), help=labels_help)
         mode_help = "target: distance to the spine's mask, or gaussians at the vertebrae's centres"
         add("--heatmap_mode", default=defaults.heatmap_mode, choices=tuple(HEATMAP_SIGMA_VOX), help=mode_help)
     else:
+        add("--loss", default=task.losses[0], choices=task.losses, help="loss")
         add("--labels", default=defaults.labels, choices=sorted(LABEL_SCHEMES), help="classes")
         per_volume_help = "random patches of each scan in an epoch"
         add("--patches_per_volume", type=int, default=defaults.patches_per_volume, help=per_volume_help)
@@ -353,6 +362,9 @@ def _check(settings: TrainingSettings) -> None:
             raise UserError(f"--{name} {getattr(settings, name)}: must be greater than 0")
     if settings.memory_gb is not None and not 0 < settings.memory_gb < math.inf:
         raise UserError(f"--memory_gb {settings.memory_gb}: must be greater than 0")
+    names_loss = HEATMAP_LOSSES["vertebrae"]
+    if settings.task is HEATMAP and settings.labels == "vertebrae" and settings.loss != names_loss:
+        raise UserError(f"--loss {settings.loss}: is for one heatmap, not for those of --labels vertebrae; leave it out")
     if not 0 <= settings.weight_decay < 1:
         raise UserError(f"--weight_decay {settings.weight_decay}: must be at least 0 and less than 1")
     if not 0 <= settings.warmup < settings.epochs:

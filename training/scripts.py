@@ -21,6 +21,7 @@ from preprocessing import preprocess
 from reports.report import write_report
 from training.arguments import TrainingSettings
 from training.cost.memory import fit_memory, limit_memory
+from training.names_training import NamesTraining
 from training.run.interruption import Interruption
 from training.run.lock import only_trainer
 from training.run.state import check_run_folder, move_aside, remove_partial_files, write_config, write_test_config
@@ -31,6 +32,7 @@ from training.tasks import TRAINING_TASKS, TrainingTask
 from training.testing import test
 from training.trainer import Trainer
 from utils.preprocessing_settings import is_h5
+from utils.tasks import HEATMAP
 from utils.visualize import draw_curves, save_figure
 from verse_utils.download.fetch import fetch_where_missing
 from verse_utils.editions import as_editions
@@ -58,7 +60,7 @@ def train_and_test(settings: TrainingSettings) -> None:
         if not ranks.is_writer:
             stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
         torch.manual_seed(settings.seed)
-        task = TRAINING_TASKS[settings.task](settings)
+        task = build_task(settings)
         spec = NetworkSpec(settings.model, 1, task.out_channels, settings.input_shape, settings.model_args)
         network, plan = _build(spec, task, settings, plan)
         if not settings.restart:
@@ -91,12 +93,13 @@ def test_again(settings: TrainingSettings) -> None:
     if not find_ranks().is_writer:
         return
     check_run_folder(settings)
-    run, task = settings.run_folder, TRAINING_TASKS[settings.task](settings)
+    run, task = settings.run_folder, build_task(settings)
     plan = StepPlan(find_device(settings.device, settings.precision), False, settings.batch_size, settings.accumulate)
     with only_trainer(run.path):
         best = load_checkpoint_of(settings.task, run.best_checkpoint)
         network = best["network"].build()
         fill_network(network, best["network"], best, run.best_checkpoint)
+        task.recall(best.get("input", {}))
         dataset = task.dataset(find_h5(settings, task), settings.test_split, whole=True)
         if not len(dataset):
             raise UserError(f"{dataset.store.name}: no {settings.test_split} cases; nothing to test on")
@@ -106,6 +109,13 @@ def test_again(settings: TrainingSettings) -> None:
         handler = test(task, network.to(plan.device.torch_device), dataset, settings, plan, best["epoch"])
         print_means(handler.summary())
         _report(settings)
+
+
+def build_task(settings: TrainingSettings) -> TrainingTask:
+    """What the network of these settings is trained for."""
+    if settings.task is HEATMAP and settings.labels == "vertebrae":
+        return NamesTraining(settings)
+    return TRAINING_TASKS[settings.task](settings)
 
 
 def _device_of(name: str, ranks: Ranks) -> str:
@@ -123,7 +133,8 @@ def _build(
         plan, gib = fit_memory(network, spec, task.loss, plan, settings.memory_gb, settings.optimizer)
         print(f"--memory_gb {settings.memory_gb:g}: {plan}; a step of {spec} takes {gib:.2f} GiB at most")
     network.to(plan.device.torch_device)
-    expect_background(network, task.out_channels)
+    if task.starts_as_background:
+        expect_background(network, task.out_channels)
     if plan.checkpointing:
         checkpoint_blocks(network)
     if settings.compile:
@@ -180,14 +191,17 @@ def _report(settings: TrainingSettings) -> None:
 
 
 def expect_background(network: Network, out_channels: int) -> None:
-    """Set the bias of the last layer so that a new network with one channel predicts background nearly everywhere.
+    """Set the bias of the last layer so that a new network predicts background nearly everywhere.
 
     Most voxels are background. Starting from a probability of 0.5 costs a short run a quarter of its steps. The
-    probability of 0.01 is that of Lin et al. 2017 (arXiv:1708.02002, section 4.1).
+    probability of 0.01 for all foreground is that of Lin et al. 2017 (arXiv:1708.02002, section 4.1).
     """
-    if out_channels == 1:
-        for head in network.heads():
-            nn.init.constant_(head.get_parameter("bias"), math.log(0.01 / 0.99))
+    foreground = max(out_channels - 1, 1)
+    for head in network.heads():
+        bias = head.get_parameter("bias")
+        nn.init.constant_(bias, math.log(0.01 / 0.99 / foreground))
+        if out_channels > 1:
+            nn.init.zeros_(bias[:1])
 
 
 def find_h5(settings: TrainingSettings, task: TrainingTask) -> tuple[Path, ...]:

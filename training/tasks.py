@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ class TrainingTask(ABC):
         scores_patches: whether the validation score is that of patches, so that whole scans may score otherwise.
         full_score_name: column of the score of whole validation scans, where patches are scored.
         out_channels: of the network.
+        starts_as_background: whether a new network answers background nearly everywhere.
         loss: function of logits (B, K, X, Y, Z), or a list of them under deep supervision, and target; a scalar.
         presets: transforms for training and evaluation.
     """
@@ -55,6 +56,7 @@ class TrainingTask(ABC):
     scores_patches: bool
     full_score_name: str
     out_channels: int
+    starts_as_background: bool
     loss: torch.nn.Module
     presets: Presets
 
@@ -75,8 +77,19 @@ class TrainingTask(ABC):
         patches = None if whole or split == "test" else self.patches()
         return h5VerSe(h5_path, split, transform, patches, self.task, self.settings.fold)
 
+    def learn(self, dataset: h5VerSe) -> dict[str, Any]:
+        """What the training cases teach besides the weights, in JSON's types, for the checkpoint; by default, nothing.
+
+        ``recall`` is given it, and the rest of the checkpoint's ``input``, where a network is tested without training.
+        """
+        return {}
+
+    def recall(self, network_input: Mapping[str, Any]) -> None:
+        """Take up what was learnt."""
+        return None
+
     @abstractmethod
-    def score_terms(self, logits: Tensor, target: Tensor) -> np.ndarray:
+    def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
         """Sums over one batch; ``score`` computes the score from their totals over all batches."""
 
     @abstractmethod
@@ -86,6 +99,10 @@ class TrainingTask(ABC):
         Warns:
             UserWarning: the targets hold nothing to be found, so that the score is 0 whatever the network finds.
         """
+
+    def further_scores(self, terms: np.ndarray) -> dict[str, float]:
+        """Further columns of the history from the summed terms; by default, none."""
+        return {}
 
     def scan_score(self, subject: tio.Subject, probabilities_KXYZ: Tensor) -> float:
         """Score of a whole validation scan; only where patches are scored."""
@@ -125,6 +142,7 @@ class HeatmapTraining(TrainingTask):
     scores_patches = False
     full_score_name = ""
     out_channels = 1
+    starts_as_background = True
 
     def __init__(self, settings: TrainingSettings) -> None:
         super().__init__(settings)
@@ -147,8 +165,11 @@ class HeatmapTraining(TrainingTask):
             )
         return dataset
 
-    def score_terms(self, logits: Tensor, target: Tensor) -> np.ndarray:
-        prediction, target = torch.sigmoid(logits.double()), target.double()
+    def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
+        return self._r2_terms(torch.sigmoid(logits.double()), target.double())
+
+    @staticmethod
+    def _r2_terms(prediction: Tensor, target: Tensor) -> np.ndarray:
         residual = (prediction - target).square().sum()
         return np.array([residual.item(), target.square().sum().item(), target.sum().item(), target.numel()])
 
@@ -174,8 +195,11 @@ class HeatmapTraining(TrainingTask):
         )
 
     def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
-        target = subject["heatmap"].data[0].numpy()
-        prediction = probabilities_KXYZ[0].numpy()
+        return self.draw(subject, subject["heatmap"].data[0].numpy(), probabilities_KXYZ[0].numpy(), title)
+
+    @staticmethod
+    def draw(subject: tio.Subject, target: np.ndarray, prediction: np.ndarray, title: str) -> Figure:
+        """Draw a view and two heatmaps (X, Y, Z) of it in three planes."""
         rows = {
             "input": {},
             "target": {"heatmap": target},
@@ -197,6 +221,7 @@ class SegmentationTraining(TrainingTask):
         super().__init__(settings)
         self.scheme = LABEL_SCHEMES[settings.labels]
         self.out_channels = 1 if self.scheme.class_count == 2 else self.scheme.class_count
+        self.starts_as_background = self.out_channels == 1
         self.loss = build_loss(settings.loss)
         self.presets = segmentation_presets(self.scheme, settings.augmentation)
 
@@ -213,7 +238,7 @@ class SegmentationTraining(TrainingTask):
             seed=settings.seed,
         )
 
-    def score_terms(self, logits: Tensor, target: Tensor) -> np.ndarray:
+    def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
         prediction = (logits > 0).long() if self.out_channels == 1 else logits.argmax(dim=1, keepdim=True)
         return self._overlaps_and_sizes(prediction, target)
 

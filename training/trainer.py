@@ -92,6 +92,7 @@ class Trainer:
         # Inference reads from the checkpoint how its input has to be preprocessed.
         grid = datasets["training"].store.settings
         self.network_input = describe_input(DEFAULT_SCALING, settings.task.overhang_vox, grid)
+        self.network_input |= task.learn(datasets["training"])
         self.saved_at = time.monotonic()
 
     def fit(self, tracker: Tracker | None) -> None:
@@ -285,6 +286,7 @@ class Trainer:
             "train_loss": progress.mean_loss,
             "validation_loss": patches.loss,
             task.score_name: patches.score,
+            **patches.further,
         }
         score, score_name = patches.score, task.score_name
         if task.scores_patches:

@@ -27,11 +27,13 @@ class PatchScores(NamedTuple):
     Attributes:
         loss: mean over the patches.
         score: over all patches; higher is better.
+        further: columns of the history that tell more.
         left_out: places of patches whose loss is not finite; they don't count.
     """
 
     loss: float
     score: float
+    further: dict[str, float]
     left_out: list[str]
 
 
@@ -60,11 +62,12 @@ def validate_patches(
         with plan.device.autocast():
             logits = network(batch.image.to(device)).float()
         targets = batch.target.to(device)
-        for logits_of_one, target, place in zip(logits.split(1), targets.split(1), batch.places, strict=True):
+        of_ones = zip(logits.split(1), targets.split(1), batch.places, batch.spacings_mm, strict=True)
+        for logits_of_one, target, place, spacing_mm in of_ones:
             loss = task.loss(logits_of_one, target).item()
             if math.isfinite(loss):
                 loss_sum, count = loss_sum + loss, count + 1
-                terms = terms + task.score_terms(logits_of_one, target)
+                terms = terms + task.score_terms(logits_of_one, target, spacing_mm)
             else:
                 left_out.append(case_of(place))
         between()
@@ -73,7 +76,8 @@ def validate_patches(
     left_out = [place for part in parts for place in part[3]]
     if not count:
         raise UserError(f"no validation patch has a finite loss: {', '.join(sorted(set(left_out)))}; check these cases")
-    return PatchScores(loss_sum / count, task.score(sum(part[2] for part in parts)), left_out)
+    terms = sum(part[2] for part in parts)
+    return PatchScores(loss_sum / count, task.score(terms), task.further_scores(terms), left_out)
 
 
 def validate_whole_scans(

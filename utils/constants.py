@@ -20,6 +20,10 @@ HEATMAP_SIGMA_VOX = {"distance": 1.2, "gaussian": 3.0}
 # How much training scans are changed at random: data_transforms/presets.py.
 AUGMENTATIONS = ("light", "strong")
 
+# σ of the heatmap of each named vertebra around the centre of its body; at least a voxel of the view. Neighbours lie
+# 15 mm apart in the neck, the least distance: their heatmaps meet at 0.5.
+NAMES_SIGMA_MM = 6.0
+
 # Patches may hang over the scan's upper and lower end by so many voxels of air. A vertebra that the end cuts is usually
 # not annotated in VerSe; only a network that sees where the scan ends can learn that.
 OVERHANG_VOX: tuple[int, int, int] = (0, 0, 16)

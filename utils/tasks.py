@@ -37,7 +37,7 @@ HEATMAP = Task(
     model_argument="--heatmap_model",
     input_shape=HEATMAP_SHAPE,
     overhang_vox=(0, 0, 0),
-    losses=("MSE", "Wing", "AdaptiveWing"),
+    losses=("MSE", "Wing", "AdaptiveWing", "HeatmapCE"),
 )
 SEGMENTATION = Task(
     "segmentation",

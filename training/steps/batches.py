@@ -25,11 +25,13 @@ class Batch(NamedTuple):
         image: (B, 1, X, Y, Z) float, scaled.
         target: (B, 1, X, Y, Z) of the loss.
         places: where each patch comes from, for messages: the case, and the patch's first voxel.
+        spacings_mm: of each patch along X, Y, Z.
     """
 
     image: Tensor
     target: Tensor
     places: list[str]
+    spacings_mm: list[tuple[float, float, float]]
 
 
 class Sample(NamedTuple):
@@ -38,6 +40,7 @@ class Sample(NamedTuple):
     image: Tensor
     target: Tensor
     place: str
+    spacing_mm: tuple[float, float, float]
 
 
 Loader = DataLoader[Batch | UserError]
@@ -146,15 +149,16 @@ class _ImagesAndTargets(Dataset[Any]):
             subject = self.dataset[index]
         except UserError as error:  # torch would add the traceback of its worker process to the message
             return error
-        return Sample(subject["image"].data, subject[self.target_key].data, place_of(subject))
+        image, target = subject["image"], subject[self.target_key]
+        return Sample(image.data, target.data, place_of(subject), image.spacing)
 
 
 def _batch(samples: list[Sample | UserError]) -> Batch | UserError:
     for sample in samples:
         if isinstance(sample, UserError):
             return sample
-    images, targets, places = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.stack(targets), list(places))
+    images, targets, places, spacings_mm = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.stack(targets), list(places), list(spacings_mm))
 
 
 def place_of(subject: tio.Subject) -> str:

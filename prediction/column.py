@@ -1,0 +1,269 @@
+"""From heatmaps of single vertebrae to one spine: which of the candidates are vertebrae, and what they are called.
+
+1. ``find_candidates``: every local maximum of every heatmap, to a fraction of a voxel.
+2. ``join_candidates``: maxima of several heatmaps in one place are one place with several possible names.
+3. ``name_vertebrae``: the best sequence of places and names from head to foot, by dynamic programming (Viterbi). It
+   weighs what the heatmaps say against distances between neighbours and against the order of the names. A network that
+   is off by one in the middle of the chest is outvoted by the neighbours whose names it knows.
+
+Positions are mm in RAS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from verse_utils.labels import ANATOMICAL_ORDER, L6, T13, VERTEBRA_NAMES
+
+# Least value of a heatmap at a candidate, and how many of them each heatmap may have. Two maxima nearer than this are one place: half of the least distance between
+# neighbours.
+LEAST_SCORE = 0.05
+_MOST_CANDIDATES = 12
+_SAME_PLACE_MM = 8.0
+# The usual spine, from head to foot, and levels that may follow one another otherwise, at a price: (label, the one
+# before). Without T12 (eleven ribs), with T13 and with L6 each is found in some percent of people. A spine may end
+# anywhere, so L4 above the sacrum needs no rule.
+_USUAL = tuple(label for label in ANATOMICAL_ORDER if label not in (L6, T13))
+_RARE = ((20, 18), (T13, 19), (L6, 24))
+_RARE_PRICE = 2.5
+# For each vertebra that the heatmaps don't show between two that they do; so many of them at most.
+_MISSED_PRICE = 2.5
+_MOST_MISSED = 3
+# A place is worth its score times (_BONUS + log of the share of it that the name has, at least _LEAST_SHARE).
+_BONUS, _LEAST_SHARE = 2.0, 0.02
+# Share of a step between neighbours that leads downwards, at least: a bent spine's is more, its mirror image's less.
+_LEAST_DROP = 0.25
+# Distance of each vertebra to the one above, in mm, where no training case shows it: about those of adults (Busscher et
+# al. 2010, 10.1007/s00586-010-1326-9), and the least deviation that is assumed, as a share.
+_USUAL_STEP_MM = (
+    *(0.0, 15.0, 18.0, 17.0, 17.0, 17.0, 18.0),  # C1 to C7
+    *(20.0, 21.0, 22.0, 22.0, 23.0, 23.0, 24.0, 25.0, 26.0, 27.0, 28.0, 30.0),  # T1 to T12
+    *(32.0, 34.0, 36.0, 37.0, 36.0),  # L1 to L5
+)
+_LEAST_DEVIATION = 0.15
+
+
+class Candidate(NamedTuple):
+    """A local maximum of a vertebra's heatmap: its label, where it is (3,) in mm, and the value there."""
+
+    label: int
+    place_mm: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True)
+class Vertebra:
+    """A named vertebra.
+
+    Attributes:
+        label: VerSe's.
+        centre_mm: (3,) in RAS.
+        confidence: value of the heatmap of this name there, in [0, 1].
+    """
+
+    label: int
+    centre_mm: np.ndarray
+    confidence: float
+
+    @property
+    def name(self) -> str:
+        """As people say it, such as L1."""
+        return VERTEBRA_NAMES[self.label]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Distances between the centres of neighbours: mean and standard deviation in mm.
+
+    Attributes:
+        of: label -> (mean, deviation) of the distance to the vertebra above it.
+    """
+
+    of: Mapping[int, tuple[float, float]]
+
+    @classmethod
+    def learn(cls, spines: Iterable[Mapping[int, np.ndarray]]) -> Steps:
+        """From the centres of training cases, label -> (3,) in mm; levels that these don't show have usual values."""
+        seen: dict[int, list[float]] = {label: [] for label in ANATOMICAL_ORDER}
+        for spine in spines:
+            for above, below in pairwise(label for label in ANATOMICAL_ORDER if label in spine):
+                if _usual_before(below) == above:
+                    seen[below].append(float(np.linalg.norm(spine[above] - spine[below])))
+        return cls({label: _mean_and_deviation(label, steps_mm) for label, steps_mm in seen.items()})
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, tuple[float, float]] | None) -> Steps:
+        """Of ``as_json``; the usual values where nothing was stored."""
+        if stored is None:
+            return cls.learn([])
+        labels = {name: label for label, name in VERTEBRA_NAMES.items()}
+        return cls({labels[name]: (mean, deviation) for name, (mean, deviation) in stored.items()})
+
+    def as_json(self) -> dict[str, list[float]]:
+        """Name -> mean and deviation, as checkpoints hold it."""
+        return {VERTEBRA_NAMES[label]: [round(value, 2) for value in values] for label, values in self.of.items()}
+
+    def expected(self, label: int) -> tuple[float, float]:
+        """Mean and deviation of the distance to the vertebra above."""
+        return self.of[label]
+
+
+def _mean_and_deviation(label: int, steps_mm: list[float]) -> tuple[float, float]:
+    level = {L6: 24, T13: 19}.get(label, label)
+    mean = float(np.mean(steps_mm)) if steps_mm else _USUAL_STEP_MM[_USUAL.index(level)]
+    return mean, max(float(np.std(steps_mm)) if steps_mm else 0.0, _LEAST_DEVIATION * mean)
+
+
+def _usual_before(label: int) -> int | None:
+    rare = {T13: 19, L6: 24}
+    if label in rare:
+        return rare[label]
+    place = _USUAL.index(label)
+    return _USUAL[place - 1] if place else None
+
+
+def find_candidates(heatmaps_KXYZ: np.ndarray, affine: np.ndarray) -> list[Candidate]:
+    """Every local maximum of each heatmap that is at least ``LEAST_SCORE``.
+
+    Args:
+        heatmaps_KXYZ: (26, X, Y, Z) in [0, 1], in ``ANATOMICAL_ORDER``.
+        affine: (4, 4), voxel indices to RAS mm.
+    """
+    candidates = []
+    for label, heatmap in zip(ANATOMICAL_ORDER, heatmaps_KXYZ, strict=True):
+        voxels, around = _maxima(heatmap)
+        strongest = np.argsort(-around[:, 13], kind="stable")[:_MOST_CANDIDATES]
+        for voxel, values in zip(voxels[strongest], around[strongest], strict=True):
+            place_vox = voxel + _vertex(values.reshape(3, 3, 3))
+            candidates.append(Candidate(label, affine[:3, :3] @ place_vox + affine[:3, 3], float(values[13])))
+    return candidates
+
+
+def _maxima(heatmap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (N, 3) of a heatmap's local maxima, and the values (N, 27) around and in each of them."""
+    padded = np.pad(heatmap, 1)
+    voxels = np.argwhere(heatmap >= LEAST_SCORE)
+    _, y_size, z_size = padded.shape
+    around_vox = np.array([(x * y_size + y) * z_size + z for x in range(3) for y in range(3) for z in range(3)])
+    first = (voxels[:, 0] * y_size + voxels[:, 1]) * z_size + voxels[:, 2]
+    values = padded.reshape(-1)[first[:, None] + around_vox]
+    middle = values[:, 13:14]
+    # Of equal neighbours, the first is the maximum.
+    are_maxima = (values[:, :13] < middle).all(axis=1) & (values[:, 14:] <= middle).all(axis=1)
+    return voxels[are_maxima], values[are_maxima]
+
+
+def _vertex(around: np.ndarray) -> np.ndarray:
+    """Where a Gaussian through a maximum and its neighbours (3, 3, 3) has its centre: (3,) voxels from the middle."""
+    logs = np.log(np.maximum(around, 1e-6))
+    shifts = np.zeros(3)
+    for axis in range(3):
+        before, middle, behind = np.moveaxis(logs, axis, 0)[:, 1, 1]
+        curvature = before - 2 * middle + behind
+        shifts[axis] = np.clip((before - behind) / (2 * curvature), -0.5, 0.5) if curvature < 0 else 0
+    return shifts
+
+
+def join_candidates(candidates: Iterable[Candidate]) -> tuple[np.ndarray, np.ndarray]:
+    """Places of candidates, those within ``_SAME_PLACE_MM`` of a stronger one joined with it.
+
+    Returns:
+        Places (N, 3) in mm, the mean of their candidates weighted by their scores; and scores (N, 26) of each name in
+        ``ANATOMICAL_ORDER``.
+    """
+    groups: list[list[Candidate]] = []
+    for candidate in sorted(candidates, key=lambda candidate: -candidate.score):
+        strongest_mm = np.array([group[0].place_mm for group in groups]).reshape(-1, 3)
+        near = np.flatnonzero(np.linalg.norm(strongest_mm - candidate.place_mm, axis=1) < _SAME_PLACE_MM)
+        if len(near):
+            groups[near[0]].append(candidate)
+        else:
+            groups.append([candidate])
+    places_mm, scores = np.zeros((len(groups), 3)), np.zeros((len(groups), len(ANATOMICAL_ORDER)))
+    for place_mm, score, group in zip(places_mm, scores, groups, strict=True):
+        weights = np.array([candidate.score for candidate in group])
+        place_mm[:] = weights @ np.array([candidate.place_mm for candidate in group]) / weights.sum()
+        for candidate in group:
+            column = ANATOMICAL_ORDER.index(candidate.label)
+            score[column] = max(score[column], candidate.score)
+    return places_mm, scores
+
+
+def name_vertebrae(candidates: Iterable[Candidate], steps: Steps) -> list[Vertebra]:
+    """The best sequence of vertebrae from head to foot; empty where there is no candidate.
+
+    Each candidate is a vertebra or noise. A place in the sequence has one name, and each name one place. Places that
+    the sequence leaves out cost nothing, a step counts by its distance (a Gaussian), and levels that are missed or
+    unusual cost a price.
+    """
+    places_mm, scores = join_candidates(candidates)
+    if not len(places_mm):
+        return []
+    worth = _worth(scores)
+    best: dict[int, np.ndarray] = {}  # label -> (N,) worth of the best sequence that ends with it in each place
+    origin: dict[int, list[tuple[int, int] | None]] = {}  # and the label and place before
+    for column, label in enumerate(ANATOMICAL_ORDER):
+        best[label], origin[label] = worth[:, column].copy(), [None] * len(places_mm)
+        for before, price, mean_mm, deviation_mm in _ways_to(label, steps):
+            gains = best[before][:, None] - price - _cost_of_steps(places_mm, mean_mm, deviation_mm)
+            place_before = gains.argmax(axis=0)
+            reached = worth[:, column] + gains.max(axis=0)
+            for place in np.flatnonzero(reached > best[label]):
+                best[label][place] = reached[place]
+                origin[label][place] = before, int(place_before[place])
+    label = max(best, key=lambda label: best[label].max())
+    end: tuple[int, int] | None = (label, int(best[label].argmax()))
+    vertebrae = []
+    while end is not None:
+        label, place = end
+        confidence = min(float(scores[place, ANATOMICAL_ORDER.index(label)]), 1.0)
+        vertebrae.append(Vertebra(label, places_mm[place], confidence))
+        end = origin[label][place]
+    return vertebrae[::-1]
+
+
+def _worth(scores: np.ndarray) -> np.ndarray:
+    """What it is worth to take a place for a vertebra of a name: (N, 26)."""
+    strength = scores.sum(axis=1, keepdims=True)
+    share = scores / strength
+    worth: np.ndarray = np.minimum(strength, 1) * (_BONUS + np.log(np.maximum(share, _LEAST_SHARE)))
+    return worth
+
+
+def _ways_to(label: int, steps: Steps) -> list[tuple[int, float, float, float]]:
+    """The labels that may come before one: each with its price, and mean and deviation of the distance in mm."""
+    ways = [(above, _RARE_PRICE, *steps.expected(label)) for below, above in _RARE if below == label]
+    # What leads to L1 leads to it from T13 too, which itself was paid for.
+    if label == 20:
+        ways.append((T13, 0.0, *steps.expected(label)))
+    if label not in _USUAL:
+        return ways
+    place = _USUAL.index(label)
+    mean_mm, variance = 0.0, 0.0
+    for missed, above in enumerate(reversed(_USUAL[max(place - 1 - _MOST_MISSED, 0) : place])):
+        mean, deviation = steps.expected(_USUAL[place - missed])
+        mean_mm, variance = mean_mm + mean, variance + deviation**2
+        ways.append((above, missed * _MISSED_PRICE, mean_mm, variance**0.5))
+    return ways
+
+
+def _cost_of_steps(places_mm: np.ndarray, mean_mm: float, deviation_mm: float) -> np.ndarray:
+    """Cost of a step from each place to each other: (N, N); infinite where it doesn't lead downwards."""
+    step_mm = places_mm[None] - places_mm[:, None]
+    length_mm = np.linalg.norm(step_mm, axis=2)
+    cost = np.square((length_mm - mean_mm) / deviation_mm) / 2
+    cost[-step_mm[..., 2] <= _LEAST_DROP * length_mm] = np.inf
+    return cost
+
+
+def missed_levels(vertebrae: Iterable[Vertebra]) -> list[int]:
+    """Labels between the first and the last vertebra that the usual spine has and the sequence lacks."""
+    labels = [vertebra.label for vertebra in vertebrae if vertebra.label in _USUAL]
+    if not labels:
+        return []
+    return [label for label in _USUAL[_USUAL.index(labels[0]) : _USUAL.index(labels[-1])] if label not in labels]

@@ -1,0 +1,109 @@
+"""Training of a localiser that names vertebrae: what differs from one that finds the spine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+import torch
+import torchio as tio
+from torch import Tensor
+
+from data_transforms.heatmap_transforms import heatmap_presets
+from dataloader import h5VerSe
+from metrics.metric_handler import MetricHandler
+from metrics.vertebra_metrics import CENTRE_METRICS, by_region, identify, measure_centres
+from prediction.column import Steps, find_candidates, name_vertebrae
+from training.arguments import TrainingSettings
+from training.tasks import HeatmapTraining
+from utils.geometry.body_centres import body_centres
+from verse_utils.labels import ANATOMICAL_ORDER, LABEL_SCHEMES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_REGIONS = LABEL_SCHEMES["regions"].class_names
+_R2_TERMS = 4
+
+
+class NamesTraining(HeatmapTraining):
+    """The localiser of ``--labels vertebrae``: a heatmap of each vertebra in a view of the whole scan.
+
+    Attributes:
+        steps: distances between neighbours, of the training cases.
+    """
+
+    out_channels = 1 + len(ANATOMICAL_ORDER)
+
+    def __init__(self, settings: TrainingSettings) -> None:
+        super().__init__(settings)
+        self.presets = heatmap_presets(augmentation=settings.augmentation, labels=settings.labels)
+        self.steps = Steps.learn([])
+
+    def learn(self, dataset: h5VerSe) -> dict[str, Any]:
+        """Distances between neighbours, as they are in the training cases."""
+        spines = []
+        for split, case_id in dataset.places:
+            affine = dataset.store.case(split, case_id).grid.affine
+            _, label = dataset.store.read(split, case_id)
+            spines.append(_in_mm(body_centres(label, nib.affines.voxel_sizes(affine)), affine))
+        self.steps = Steps.learn(spines)
+        return {"steps_mm": self.steps.as_json()}
+
+    def recall(self, network_input: Mapping[str, Any]) -> None:
+        self.steps = Steps.from_json(network_input.get("steps_mm"))
+
+    def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
+        prediction = torch.softmax(logits.double(), dim=1)[:, 1:]
+        terms = [self._r2_terms(prediction, target[:, 1:].double())]
+        affine = np.diag([*spacing_mm, 1.0])
+        found = self._centres(prediction[0].cpu().numpy(), affine)
+        # Of a target, the highest value of each heatmap is the vertebra.
+        candidates = sorted(find_candidates(target[0, 1:].cpu().numpy(), affine), key=lambda one: one.score)
+        parts = by_region({candidate.label: candidate.place_mm for candidate in candidates})
+        for region in _REGIONS:
+            names = identify(found, parts.get(region, {}))
+            errors_mm = names.error_mm.values()
+            terms.append(np.array([sum(names.identified.values()), len(names.identified), sum(errors_mm), len(errors_mm)]))
+        return np.concatenate(terms)
+
+    def score(self, terms: np.ndarray) -> float:
+        """R² over all voxels of all vertebrae's heatmaps together."""
+        return super().score(terms[:_R2_TERMS])
+
+    def further_scores(self, terms: np.ndarray) -> dict[str, float]:
+        """Identification rate and mean localisation error over the vertebrae of all views, and by region."""
+        of_regions = terms[_R2_TERMS:].reshape(len(_REGIONS), 4)
+        columns = {}
+        for ending, counts in (("", of_regions.sum(axis=0)), *zip([f"_{r}" for r in _REGIONS], of_regions, strict=True)):
+            identified, vertebrae, error_mm, localised = counts
+            if vertebrae:  # the same in each epoch
+                columns[f"validation_identification_rate{ending}"] = float(identified / vertebrae)
+                columns[f"validation_localisation_error_mm{ending}"] = float(error_mm / localised) if localised else ""
+        return columns
+
+    def metric_handler(self) -> MetricHandler:
+        return MetricHandler(CENTRE_METRICS)
+
+    def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
+        image, label = subject["image"], subject["label"]
+        reference = _in_mm(body_centres(label.data[0].numpy(), image.spacing), image.affine)
+        found = self._centres(probabilities_KXYZ[1:].numpy(), image.affine)
+        measured = measure_centres(found, reference, shape=image.spatial_shape, spacing_mm=image.spacing)
+        handler.rows.append({"case": subject["case_id"], **measured})
+
+    def picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
+        """Draw the heatmaps of all vertebrae as one."""
+        target, prediction = (1 - heatmap[0].numpy() for heatmap in (subject["heatmap"].data, probabilities_KXYZ))
+        return self.draw(subject, target, prediction, title)
+
+    def _centres(self, heatmaps_KXYZ: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray]:
+        """The vertebrae that heatmaps show: label -> centre (3,) in mm."""
+        vertebrae = name_vertebrae(find_candidates(heatmaps_KXYZ, affine), self.steps)
+        return {vertebra.label: vertebra.centre_mm for vertebra in vertebrae}
+
+
+def _in_mm(centres_vox: Mapping[int, np.ndarray], affine: np.ndarray) -> dict[int, np.ndarray]:
+    return {label: nib.affines.apply_affine(affine, centre) for label, centre in centres_vox.items()}
