@@ -159,7 +159,7 @@ class DeepSupervision(nn.Module):
         self.loss = loss
 
     def forward(self, logits: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
-        """Logits (B, K, X, Y, Z), or a sequence of them, finest first; target (B, 1, X, Y, Z), of heatmaps (B, K, X, Y, Z)."""
+        """Logits (B, K, X, Y, Z), or a sequence of them, finest first; target (B, 1 or K, X, Y, Z)."""
         levels = [logits] if isinstance(logits, Tensor) else logits
         weights = [0.5**depth for depth in range(len(levels))]
         losses = [self.loss(level, _resized(target, level.shape[2:])) for level in levels]

@@ -176,11 +176,11 @@ class MetricTable(dict[str, PairMetric[P]]):
 
         return add
 
-    def measure(self, prediction: np.ndarray, reference: np.ndarray, **inputs: Any) -> dict[str, float]:
+    def measure(self, prediction: Any, reference: Any, **inputs: Any) -> dict[str, float]:
         """All metrics of a pair, name -> value.
 
         Args:
-            prediction, reference: (X, Y, Z).
+            prediction, reference: as ``make_pair`` takes them, such as masks (X, Y, Z).
             inputs: the other arguments of ``make_pair``, such as ``spacing_mm``.
         """
         pair = self.make_pair(prediction, reference, **inputs)

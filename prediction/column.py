@@ -20,8 +20,8 @@ import numpy as np
 
 from verse_utils.labels import ANATOMICAL_ORDER, L6, T13, VERTEBRA_NAMES
 
-# Least value of a heatmap at a candidate, and how many of them each heatmap may have. Two maxima nearer than this are one place: half of the least distance between
-# neighbours.
+# Least value of a heatmap at a candidate, and how many of them each heatmap may have. Two maxima nearer than this are
+# one place: half of the least distance between neighbours.
 LEAST_SCORE = 0.05
 _MOST_CANDIDATES = 12
 _SAME_PLACE_MM = 8.0
@@ -30,16 +30,16 @@ _SAME_PLACE_MM = 8.0
 # anywhere, so L4 above the sacrum needs no rule.
 _USUAL = tuple(label for label in ANATOMICAL_ORDER if label not in (L6, T13))
 _RARE = ((20, 18), (T13, 19), (L6, 24))
-_RARE_PRICE = 2.5
+_RARE_PRICE = 2.0
 # For each vertebra that the heatmaps don't show between two that they do; so many of them at most.
 _MISSED_PRICE = 2.5
 _MOST_MISSED = 3
 # A place is worth its score times (_BONUS + log of the share of it that the name has, at least _LEAST_SHARE).
-_BONUS, _LEAST_SHARE = 2.0, 0.02
+_BONUS, _LEAST_SHARE = 3.0, 0.02
 # Share of a step between neighbours that leads downwards, at least: a bent spine's is more, its mirror image's less.
 _LEAST_DROP = 0.25
-# Distance of each vertebra to the one above, in mm, where no training case shows it: about those of adults (Busscher et
-# al. 2010, 10.1007/s00586-010-1326-9), and the least deviation that is assumed, as a share.
+# Distance of each vertebra to the one above, in mm, where no training case shows it: about an adult's; and the least
+# deviation that is assumed, as a share.
 _USUAL_STEP_MM = (
     *(0.0, 15.0, 18.0, 17.0, 17.0, 17.0, 18.0),  # C1 to C7
     *(20.0, 21.0, 22.0, 22.0, 23.0, 23.0, 24.0, 25.0, 26.0, 27.0, 28.0, 30.0),  # T1 to T12
@@ -213,9 +213,9 @@ def name_vertebrae(candidates: Iterable[Candidate], steps: Steps) -> list[Verteb
             gains = best[before][:, None] - price - _cost_of_steps(places_mm, mean_mm, deviation_mm)
             place_before = gains.argmax(axis=0)
             reached = worth[:, column] + gains.max(axis=0)
-            for place in np.flatnonzero(reached > best[label]):
-                best[label][place] = reached[place]
-                origin[label][place] = before, int(place_before[place])
+            for better in np.flatnonzero(reached > best[label]).tolist():
+                best[label][better] = reached[better]
+                origin[label][better] = before, int(place_before[better])
     label = max(best, key=lambda label: best[label].max())
     end: tuple[int, int] | None = (label, int(best[label].argmax()))
     vertebrae = []
@@ -256,7 +256,7 @@ def _cost_of_steps(places_mm: np.ndarray, mean_mm: float, deviation_mm: float) -
     """Cost of a step from each place to each other: (N, N); infinite where it doesn't lead downwards."""
     step_mm = places_mm[None] - places_mm[:, None]
     length_mm = np.linalg.norm(step_mm, axis=2)
-    cost = np.square((length_mm - mean_mm) / deviation_mm) / 2
+    cost: np.ndarray = np.square((length_mm - mean_mm) / deviation_mm) / 2
     cost[-step_mm[..., 2] <= _LEAST_DROP * length_mm] = np.inf
     return cost
 

@@ -19,7 +19,7 @@ from prediction.sliding_window import Windows, predict_probabilities, predict_sl
 from utils.constants import SEGMENTATION_SPACING_MM
 from utils.files.run_folder import RUNS_FOLDER
 from utils.intensity import HuScaling
-from utils.tasks import Task
+from utils.tasks import HEATMAP, Task
 from verse_utils.errors import UserError
 from verse_utils.labels import LABEL_SCHEMES, LabelScheme
 
@@ -42,6 +42,7 @@ class TrainedModel:
         device: device and precision.
         name: of the run.
         sha256: of the checkpoint file.
+        steps_mm: what a localiser that names vertebrae learnt of the distances between neighbours.
     """
 
     network: Network
@@ -54,6 +55,12 @@ class TrainedModel:
     device: Device
     name: str
     sha256: str
+    steps_mm: dict[str, tuple[float, float]] | None = None
+
+    @property
+    def names_vertebrae(self) -> bool:
+        """Whether it is a localiser with a heatmap of each vertebra."""
+        return self.task is HEATMAP and self.scheme.name == "vertebrae"
 
     def windows(self, image_shape: Sequence[int], overlap: float = 0.5) -> Windows:
         """Windows that cover an image on the network's grid."""
@@ -170,4 +177,5 @@ def load_model(
         device=device,
         name=settings["model_name"],
         sha256=content["sha256"],
+        steps_mm=network_input.get("steps_mm"),
     )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from metrics.metric_handler import HEATMAP_METRICS, MASK_METRICS
+from metrics.vertebra_metrics import CENTRE_METRICS
 from networks import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,7 +162,7 @@ def test_commands_name_scripts_and_arguments_that_exist(page, parser_of, install
 
 def test_tables_of_metrics_are_those_of_the_program():
     page = sections(ROOT / "docs" / "metrics.md")
-    for section, metrics in (("Masks", MASK_METRICS), ("Heatmaps", HEATMAP_METRICS)):
+    for section, metrics in (("Masks", MASK_METRICS), ("Heatmaps", HEATMAP_METRICS), ("Names", CENTRE_METRICS)):
         declared = [
             [f"`{metric.name}`", metric.explanation, metric.scale_and_best, *metric.values_when_empty]
             for metric in metrics.values()

@@ -364,7 +364,7 @@ def _check(settings: TrainingSettings) -> None:
         raise UserError(f"--memory_gb {settings.memory_gb}: must be greater than 0")
     names_loss = HEATMAP_LOSSES["vertebrae"]
     if settings.task is HEATMAP and settings.labels == "vertebrae" and settings.loss != names_loss:
-        raise UserError(f"--loss {settings.loss}: is for one heatmap, not for those of --labels vertebrae; leave it out")
+        raise UserError(f"--loss {settings.loss}: can't teach names; leave it out with --labels vertebrae")
     if not 0 <= settings.weight_decay < 1:
         raise UserError(f"--weight_decay {settings.weight_decay}: must be at least 0 and less than 1")
     if not 0 <= settings.warmup < settings.epochs:

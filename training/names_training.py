@@ -65,19 +65,23 @@ class NamesTraining(HeatmapTraining):
         parts = by_region({candidate.label: candidate.place_mm for candidate in candidates})
         for region in _REGIONS:
             names = identify(found, parts.get(region, {}))
-            errors_mm = names.error_mm.values()
-            terms.append(np.array([sum(names.identified.values()), len(names.identified), sum(errors_mm), len(errors_mm)]))
+            hits, errors_mm = list(names.identified.values()), list(names.error_mm.values())
+            terms.append(np.array([sum(hits), len(hits), sum(errors_mm), len(errors_mm)]))
         return np.concatenate(terms)
 
     def score(self, terms: np.ndarray) -> float:
         """R² over all voxels of all vertebrae's heatmaps together."""
         return super().score(terms[:_R2_TERMS])
 
-    def further_scores(self, terms: np.ndarray) -> dict[str, float]:
-        """Identification rate and mean localisation error over the vertebrae of all views, and by region."""
+    def further_scores(self, terms: np.ndarray) -> dict[str, float | str]:
+        """Identification rate and mean localisation error over the vertebrae of all views, and by region.
+
+        The error is "" where no vertebra was found.
+        """
         of_regions = terms[_R2_TERMS:].reshape(len(_REGIONS), 4)
-        columns = {}
-        for ending, counts in (("", of_regions.sum(axis=0)), *zip([f"_{r}" for r in _REGIONS], of_regions, strict=True)):
+        endings = ["", *(f"_{region}" for region in _REGIONS)]
+        columns: dict[str, float | str] = {}
+        for ending, counts in zip(endings, [of_regions.sum(axis=0), *of_regions], strict=True):
             identified, vertebrae, error_mm, localised = counts
             if vertebrae:  # the same in each epoch
                 columns[f"validation_identification_rate{ending}"] = float(identified / vertebrae)

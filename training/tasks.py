@@ -100,7 +100,7 @@ class TrainingTask(ABC):
             UserWarning: the targets hold nothing to be found, so that the score is 0 whatever the network finds.
         """
 
-    def further_scores(self, terms: np.ndarray) -> dict[str, float]:
+    def further_scores(self, terms: np.ndarray) -> dict[str, float | str]:
         """Further columns of the history from the summed terms; by default, none."""
         return {}
 

@@ -33,7 +33,7 @@ class PatchScores(NamedTuple):
 
     loss: float
     score: float
-    further: dict[str, float]
+    further: dict[str, float | str]
     left_out: list[str]
 
 

@@ -168,3 +168,18 @@ def test_deep_supervision_by_hand():
     middle = (0.4**2 + 0.6**2) / 2
     expected = (finest + 0.5 * middle + 0.25 * 0) / 1.75  # the coarsest voxel's mean is 0.5
     assert DeepSupervision(MSE())(levels, heatmap).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_cross_entropy_of_several_heatmaps_is_that_of_a_mean_over_their_sum():
+    """One heatmap of 80 voxels of 1 in 480 and one that is empty: ln 3 in each voxel, over 80."""
+    target = torch.zeros(1, 3, 8, 6, 10)
+    target[:, 1, :4, :4, :5] = 1
+    target[:, 0] = 1 - target[:, 1]
+    loss = build_loss("HeatmapCE")
+    assert loss(torch.zeros(1, 3, 8, 6, 10), target).item() == pytest.approx(480 * math.log(3) / 80)
+    assert loss(torch.cat([torch.zeros(1, 3, 8, 6, 10)] * 2), torch.cat([target] * 2)).item() == pytest.approx(
+        480 * math.log(3) / 80
+    )
+    nothing = torch.zeros_like(target)
+    nothing[:, 0] = 1
+    assert loss(torch.zeros(1, 3, 8, 6, 10), nothing).item() == pytest.approx(480 * math.log(3) / 50)

@@ -51,7 +51,9 @@ def test_noise_is_left_out():
     centres = spine(WHOLE)
     rng = np.random.default_rng(0)
     noise = [
-        Candidate(int(rng.choice(WHOLE)), np.array([5, -30, 600]) + rng.uniform(-150, 150, 3), float(rng.uniform(0.05, 0.5)))
+        Candidate(
+            int(rng.choice(WHOLE)), np.array([5, -30, 600]) + rng.uniform(-150, 150, 3), float(rng.uniform(0.05, 0.5))
+        )
         for _ in range(30)
     ]
     found = name_vertebrae([*noise, *candidates_of(centres)], STEPS)

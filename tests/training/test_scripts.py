@@ -9,10 +9,10 @@ import torchio as tio
 
 from networks import ARCHITECTURES, build_network
 from training.arguments import parse_arguments
-from training.scripts import _datasets, expect_background
+from training.scripts import _datasets, build_task, expect_background
 from training.tasks import TRAINING_TASKS
 from training.trainer import _subject_to_show
-from utils.tasks import SEGMENTATION
+from utils.tasks import HEATMAP, SEGMENTATION
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -25,11 +25,22 @@ def test_a_fresh_network_answers_background(name):
         assert torch.sigmoid(network(image)).mean() < 0.05
 
 
-def test_classes_start_alike():
-    network = build_network("UNet", 1, 3, (32, 32, 32))
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    expect_background(network, 3)
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+def test_heatmaps_of_all_vertebrae_start_as_background_and_classes_alike():
+    torch.manual_seed(0)
+    network = build_network("UNet", 1, 27, (32, 32, 32))
+    expect_background(network, 27)
+    with torch.no_grad():
+        assert torch.softmax(network(torch.randn(1, 1, 32, 32, 32)), dim=1)[:, 0].mean() > 0.95
+    starts = [
+        build_task(parse_arguments(task, ["--data_path", "verse", "--model_name", "a", "--labels", labels]))
+        for task, labels in (
+            (HEATMAP, "vertebrae"),
+            (HEATMAP, "binary"),
+            (SEGMENTATION, "binary"),
+            (SEGMENTATION, "regions"),
+        )
+    ]
+    assert [task.starts_as_background for task in starts] == [True, True, True, False]
 
 
 def test_the_picture_of_an_epoch_shows_the_patch_with_most_foreground():

@@ -16,7 +16,7 @@ _SMOOTHING_MM = 6.0
 _POWER = 16
 
 
-def body_centres(mask: np.ndarray, spacing_mm: Sequence[float]) -> dict[int, np.ndarray]:
+def body_centres(mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray) -> dict[int, np.ndarray]:
     """About the centre of each vertebra's body, which VerSe's lists have; of C1, the thickest parts of its ring.
 
     Args:

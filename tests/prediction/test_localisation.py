@@ -1,0 +1,54 @@
+"""Where a localiser that names vertebrae finds the spine; one with a single heatmap is tested on whole scans."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from prediction.localisation import locate_spine
+from utils.geometry.working_grid import WorkingGrid
+from verse_utils.labels import ANATOMICAL_ORDER
+
+SHAPE = (16, 16, 32)
+
+
+def localiser(centres_vox):
+    """One whose heatmaps are Gaussians at these voxels of its view, whatever it is shown."""
+    grid = np.stack(np.indices(SHAPE), axis=-1)
+    heatmaps = np.zeros((27, *SHAPE))
+    for label, centre in centres_vox.items():
+        heatmaps[1 + ANATOMICAL_ORDER.index(label)] = np.exp(-np.square(grid - np.array(centre)).sum(-1) / 2)
+    heatmaps[0] = 1 - heatmaps.sum(axis=0)
+    return SimpleNamespace(
+        spec=SimpleNamespace(input_shape=SHAPE),
+        scaling=SimpleNamespace(air_hu=-1000),
+        predict=lambda _: torch.from_numpy(heatmaps),
+        names_vertebrae=True,
+        steps_mm=None,
+    )
+
+
+def scan(affine, shape):
+    return SimpleNamespace(shape=shape, affine=affine, slabs=lambda: iter([(0, np.zeros(shape, np.int16))]))
+
+
+def test_names_lie_in_the_scans_own_space_and_the_spine_around_them():
+    """A scan whose axes are stored backward: voxels of 10 mm; L1 to L3 are 32 mm apart."""
+    affine = np.diag([-10.0, -10.0, 10.0, 1.0])
+    affine[:3, 3] = 70, 60, -500
+    shape = (16, 16, 32)
+    view = WorkingGrid.view(shape, affine, SHAPE)
+    centres = {20: (7, 8, 21.5), 21: (7.2, 8, 18.2), 22: (7, 8.3, 14.8)}
+    spine = locate_spine(scan(affine, shape), localiser(centres), margin_mm=10)
+    assert [vertebra.name for vertebra in spine.vertebrae] == ["L1", "L2", "L3"]
+    for vertebra in spine.vertebrae:
+        expected = view.affine[:3, :3] @ centres[vertebra.label] + view.affine[:3, 3]
+        np.testing.assert_allclose(vertebra.centre_mm, expected, atol=1)
+    inside = np.argwhere(spine.mask)
+    assert spine.mask[7, 8, 21] and 85 <= 10 * (inside[:, 2].max() - 21.5) + 10 <= 105
+    assert inside[:, 2].min() > 4
+
+
+def test_without_any_vertebra_there_is_no_spine():
+    spine = locate_spine(scan(np.eye(4), (16, 16, 32)), localiser({}), margin_mm=10)
+    assert not spine.mask.any() and spine.vertebrae == []
