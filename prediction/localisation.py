@@ -56,7 +56,7 @@ def locate_spine(scan: Scan | StraightScan, localiser: TrainedModel, margin_mm: 
     heatmaps_KXYZ = localiser.predict(view_hu).numpy()
     if localiser.names_vertebrae:
         return _locate_by_names(view, heatmaps_KXYZ[1:], Steps.from_json(localiser.steps_mm), margin_mm)
-    mask = spine_in_heatmap(heatmaps_KXYZ[0], view.spacing_mm)
+    mask = spine_in_heatmap(heatmaps_KXYZ[0], view.spacing_mm.tolist())
     if mask.any():
         mask = distance_transform_edt(~mask, sampling=view.spacing_mm) <= margin_mm
     return Spine(view, mask)
