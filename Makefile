@@ -1,4 +1,6 @@
 # make demo            phantoms -> H5 -> both trainings -> test metrics -> pictures, in demo_output/
+# make pretrained      real scans (DATA) and phantoms of trunks -> the networks in prediction/pretrained/; goes on where it
+#                      was cut off. docs/results.md says which scans those that come with the project were trained on
 # make test            lint, types and tests
 # make coverage        the tests, and the share of lines of each file that they run; fails under 85 % in any
 # make test-pythons    the tests on the oldest and the newest Python, where this machine has them
@@ -18,7 +20,7 @@ LOWEST_TORCH := $(shell sed -n 's/.*"torch>=\([0-9.]*\).*/\1/p' pyproject.toml)
 # is through first takes over tests of the other. Byte code is kept, or each process would compile the project anew.
 PYTEST = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: install demo test tests test-pythons test-lowest coverage clean
+.PHONY: install demo pretrained test tests test-pythons test-lowest coverage clean
 
 $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -71,6 +73,52 @@ demo: $(INSTALLED)
 		--model_name localiser --epochs 20 $(DEMO_RUN)
 	$(BIN)/python training/train_segmentation.py --data_path $(DEMO)/preprocessed/phantoms_verse19_segmentation_1mm.h5 \
 		--model_name segmenter --epochs 10 --input_shape 64 64 96 --patches_per_volume 10 --bone_share 0.67 $(DEMO_RUN)
+
+# What the networks of make pretrained are trained on besides phantoms:
+# DATA: scans with masks, as preprocessing.py takes them: VerSe, or tables of images and masks. Needed.
+# SHAPES: a folder of masks, around which further phantoms are made.
+# CTS: scans without masks; the second training of the segmenter is taught by the first one's predictions of them.
+DATA :=
+SHAPES :=
+CTS :=
+ifneq ($(filter pretrained,$(MAKECMDGOALS)),)
+$(if $(DATA),,$(error make pretrained needs DATA="…": scans with masks, as preprocessing.py takes them))
+endif
+PRETRAINING := pretraining_output
+TRUNKS = $(BIN)/python -m verse_utils.phantom --field_of_view trunk
+LOCALISER := --augmentation strong --model_args channels=12,24,48,96,160 --output $(PRETRAINING)/trained_models
+SEGMENTER := --augmentation strong --model_args channels=8,16,64,128,192 --output $(PRETRAINING)/trained_models \
+	--bone_share 0.5
+
+# Made aside and moved, so that what is there is whole.
+$(PRETRAINING)/trunks_1: | $(INSTALLED)
+	$(TRUNKS) --output $@.partial --training 30 --validation 3 --test 3 --seed 11 && mv $@.partial $@
+$(PRETRAINING)/trunks_2: | $(INSTALLED)
+	$(TRUNKS) --output $@.partial --training 8 --validation 2 --test 0 --seed 21 && mv $@.partial $@
+$(PRETRAINING)/shapes_1: | $(INSTALLED)
+	$(TRUNKS) --output $@.partial --training 10 --validation 0 --test 0 --seed 12 --shapes $(SHAPES) && mv $@.partial $@
+$(PRETRAINING)/shapes_2: | $(INSTALLED)
+	$(TRUNKS) --output $@.partial --training 6 --validation 0 --test 0 --seed 22 --shapes $(SHAPES) && mv $@.partial $@
+
+PHANTOMS_1 = $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAINING)/shapes_1)
+PHANTOMS_2 = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes_2)
+
+pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_1) --output $(PRETRAINING)/preprocessed_1
+	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_1/*_heatmap_64x64x128.h5 \
+		--model_name localiser --epochs 60 --early_stopping 60 $(LOCALISER)
+	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_1/*_segmentation_1mm.h5 \
+		--model_name segmenter_1 --epochs 20 --full_validation 20 --input_shape 64 64 96 --patches_per_volume 20 $(SEGMENTER)
+	$(if $(CTS),$(BIN)/python inference.py --input $(CTS) --runs $(PRETRAINING)/trained_models --no_preview \
+		--segmentation_model segmenter_1 --heatmap_model localiser --output $(PRETRAINING)/predicted \
+		--as_dataset $(PRETRAINING)/own)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_2) $(if $(CTS),$(PRETRAINING)/own/cases.csv) \
+		--output $(PRETRAINING)/preprocessed_2 --task segmentation
+	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_2/*_segmentation_1mm.h5 \
+		--model_name segmenter_2 --epochs 12 --full_validation 12 --input_shape 96 96 96 --patches_per_volume 16 $(SEGMENTER) \
+		--init_from segmenter_1
+	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINING)/trained_models \
+		--segmentation_model segmenter_2 --heatmap_model localiser
 
 clean:
 	rm -rf .venv .venv-* $(DEMO) *.egg-info
