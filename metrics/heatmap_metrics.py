@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from scipy.ndimage import binary_dilation
 
 from metrics.metric import DISTANCE_MM, MetricTable, Pair, WhenEmpty
 from utils.geometry.boxes import Box, mask_box
@@ -32,9 +31,12 @@ def spine_in_heatmap(heatmap: np.ndarray, spacing_mm: Sequence[float]) -> np.nda
         heatmap: (X, Y, Z) in [0, 1].
         spacing_mm: along X, Y, Z.
     """
+    from scipy.ndimage import binary_dilation
+
     column = _column(heatmap >= CORE_THRESHOLD, spacing_mm)
     if column.any():
-        return binary_dilation(column, np.ones((3, 3, 3)), GROWTH_VOX, mask=heatmap >= BOX_THRESHOLD)
+        grown: np.ndarray = binary_dilation(column, np.ones((3, 3, 3)), GROWTH_VOX, mask=heatmap >= BOX_THRESHOLD)
+        return grown
     return _column(heatmap >= BOX_THRESHOLD, spacing_mm)
 
 

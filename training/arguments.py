@@ -15,6 +15,7 @@ from typing import Any
 
 from networks import ARCHITECTURES
 from prediction.options import POSTPROCESSING, Options
+from prediction.pretrained import PRETRAINED
 from training.config_file import parse_with_settings, read_settings
 from utils.constants import AUGMENTATIONS, HEATMAP_SIGMA_VOX
 from utils.files.run_folder import PLACE_AND_MACHINE, RUNS_FOLDER, RunFolder, find_run_folder
@@ -388,3 +389,5 @@ def _check(settings: TrainingSettings) -> None:
         raise UserError("--workers and --seed must not be negative")
     if not settings.model_name or Path(settings.model_name).name != settings.model_name or settings.model_name == "..":
         raise UserError(f"--model_name {settings.model_name!r}: must be the name of a folder, not a path")
+    if settings.model_name == PRETRAINED:
+        raise UserError(f"--model_name {PRETRAINED}: is that of the networks that come with the project; take another")

@@ -104,6 +104,7 @@ def test_settings_as_they_are_stored():
         (["--use_wandb", "maybe"], "maybe"),
         (["--model_args", "channels"], "KEY=VALUE"),
         (["--model_name", "../x"], "name of a folder"),
+        (["--model_name", "pretrained"], "come with the project; take another"),
         (["--seed", "-1"], "--seed"),
         (["--accumulate", "0"], "--accumulate 0"),
         (["--memory_gb", "0"], "--memory_gb 0"),
