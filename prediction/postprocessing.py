@@ -61,7 +61,7 @@ def without_dropped_components(probabilities_KXYZ: Tensor, spacing_mm: Sequence[
     """
     connected, cleaned = ConnectedComponents(), probabilities_KXYZ.clone().numpy()
     components = connected.add(class_indices(cleaned) > 0)
-    keep_components(connected, postprocess, spacing_mm, [slice(0, cleaned.shape[3])], components, cleaned)
+    keep_components(connected, postprocess, spacing_mm, [slice(0, cleaned.shape[3])], components, list(cleaned))
     return torch.from_numpy(cleaned)
 
 

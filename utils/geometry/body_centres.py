@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import find_objects, gaussian_filter
 
 from verse_utils.labels import ANATOMICAL_ORDER
 
@@ -26,6 +25,8 @@ def body_centres(mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray) -> 
     Returns:
         label -> (3,) float64 voxel coordinates, from head to foot.
     """
+    from scipy.ndimage import find_objects, gaussian_filter
+
     sigma_vox = _SMOOTHING_MM / np.asarray(spacing_mm)
     boxes = dict(enumerate(find_objects(mask.astype(np.uint8, copy=False)), start=1))
     centres = {}
