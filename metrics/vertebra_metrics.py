@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from metrics.metric import DISTANCE_MM, MetricTable, Pair, RatioMetric
@@ -254,13 +253,12 @@ def mask_centroids(mask: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray
     Returns:
         label -> (3,) float64 in RAS mm.
     """
+    from nibabel.affines import apply_affine
     from scipy.ndimage import center_of_mass
 
     labels = _labels_of(mask)
     centres_vox = center_of_mass(np.ones(mask.shape, np.uint8), mask, labels) if labels else []
-    return {
-        number: nib.affines.apply_affine(affine, centre) for number, centre in zip(labels, centres_vox, strict=True)
-    }
+    return {number: apply_affine(affine, centre) for number, centre in zip(labels, centres_vox, strict=True)}
 
 
 def _labels_of(mask: np.ndarray) -> list[int]:
