@@ -27,10 +27,11 @@ import numpy as np
 
 from prediction.options import POSTPROCESSING, Options
 from utils.constants import SEGMENTATION_SPACING_MM
-from utils.files.results_folder import ScanResults, make_results_folder, print_table, write_results
+from utils.files.results_folder import ScanResults, print_table, write_results
 from utils.files.run_folder import RUNS_FOLDER
 from utils.misc import OneLineParser, command, write_json
 from verse_utils.errors import UserError, one_line
+from verse_utils.files.disk import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -372,9 +373,9 @@ def main() -> None:
     arguments.workers = min(arguments.workers, len(sources))
     job = _job(arguments)
     _check_models(job, here=arguments.scheduler is None and job.workers == 1)
-    make_results_folder(job.output)
+    require_writable(job.output, "--output", "folder")
     if job.as_dataset is not None:
-        make_results_folder(job.as_dataset, "--as_dataset")
+        require_writable(job.as_dataset, "--as_dataset", "folder")
         sources = with_names_of_cases(sources, job.as_dataset)
     rows = []
     for row in run_all(partial(process, job=job), sources, job.workers, arguments.scheduler, _killed):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.misc import write_csv
-from verse_utils.errors import UserError
+from verse_utils.errors import UserError, one_line
+from verse_utils.files.lock import locked
 
 
 class ScanResults:
@@ -56,29 +57,37 @@ class ScanResults:
         return summary if all(path.exists() for path in wanted) else None
 
 
-def make_results_folder(folder: Path, argument: str = "--output") -> None:
-    """Make a folder that an argument names. Raises UserError before any work where nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{argument} {folder}: can't be written ({error.strerror}); choose another folder") from None
-
-
 def write_results(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write a CSV with a line for each scan: volumes and extents of its summary, metrics, or its error."""
-    lines = []
-    for row in rows:
-        extents = {f"extent_{axis}_mm": (row.get("extent_mm") or {}).get(axis) for axis in "XYZ"}
-        volumes = {f"volume_of_label_{label}_ml": ml for label, ml in row.get("volume_ml_of_label", {}).items()}
-        line = {"name": row["name"], "scan": row["scan"], "error": row.get("error")}
-        line |= {
-            "warnings": "; ".join(row.get("warnings", ())),
-            "seconds": round(sum(row.get("seconds", {}).values()), 2),
-        }
-        lines.append(line | {"volume_ml": row.get("volume_ml"), **extents, **row.get("metrics", {}), **volumes})
-    write_csv(path, lines)
+    """Write a CSV with a line for each scan: volumes and extents of its summary, metrics, or its error.
+
+    Lines of other scans, from commands before, are kept; of commands that end at once, one waits for the other.
+    """
+    with locked(path.with_name(f".{path.name}.lock"), lambda _: None):
+        lines = _read_lines(path) | {one_line(row["name"]): _line(row) for row in rows}
+        write_csv(path, list(lines.values()))
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    extents = {f"extent_{axis}_mm": (row.get("extent_mm") or {}).get(axis) for axis in "XYZ"}
+    volumes = {f"volume_of_label_{label}_ml": ml for label, ml in row.get("volume_ml_of_label", {}).items()}
+    line = {"name": row["name"], "scan": row["scan"], "error": row.get("error")}
+    line |= {
+        "warnings": "; ".join(row.get("warnings", ())),
+        "seconds": round(sum(row.get("seconds", {}).values()), 2),
+    }
+    return line | {"volume_ml": row.get("volume_ml"), **extents, **row.get("metrics", {}), **volumes}
+
+
+def _read_lines(path: Path) -> dict[str, dict[str, str]]:
+    """The lines of a table that ``write_results`` wrote, by the names of the scans; none of any other file."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            if (reader.fieldnames or [])[:3] != ["name", "scan", "error"]:
+                return {}
+            return {line["name"]: {key: text for key, text in line.items() if key} for line in reader}
+    except (OSError, ValueError, csv.Error):  # absent, or damaged
+        return {}
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

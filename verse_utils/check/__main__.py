@@ -6,11 +6,9 @@ Every file is read to its end. Exit code 1 where a case can't be used, 2 where t
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from tqdm import tqdm
 
 from verse_utils.check.findings import KINDS, CaseReport, lines_of
 from verse_utils.errors import UserError, one_line
+from verse_utils.files.disk import require_writable
 from verse_utils.names import SPLITS
 
 
@@ -57,19 +56,8 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers}: must be positive")
     if arguments.json:
-        _check_target(arguments.json)
+        require_writable(arguments.json, "--json", "file")
     return arguments
-
-
-def _check_target(path: Path) -> None:
-    """Raise UserError before the work where a file can't be written after it."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"--json {path}: can't be written ({error.strerror}); choose another file") from None
 
 
 def run() -> int:

@@ -1,11 +1,14 @@
-"""Room on a disk."""
+"""Room on a disk, and whether it can be written."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from verse_utils.errors import UserError
 
@@ -38,6 +41,25 @@ def require_free(path: Path, needed: float, purpose: str, remedy: str = "make ro
     free = free_bytes(path)
     if free < needed:
         raise UserError(f"{path}: {purpose} takes about {in_units(needed)}, and {in_units(free)} are free; {remedy}")
+
+
+def require_writable(target: Path, option: str, kind: Literal["file", "folder"]) -> None:
+    """Raise UserError before any work where its results can't be written after it.
+
+    Args:
+        target: a file, which is left as it is; or a folder, which is made.
+        option: that names the target, for the message.
+        kind: of the target.
+    """
+    try:
+        if kind == "folder":
+            target.mkdir(parents=True, exist_ok=True)
+        elif target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=target if kind == "folder" else target.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{option} {target}: can't be written ({error.strerror}); choose another {kind}") from None
 
 
 def in_units(count: float) -> str:

@@ -1,0 +1,58 @@
+"""The table of all scans' results."""
+
+import csv
+from threading import Thread
+from unittest.mock import patch
+
+import pytest
+
+from utils.files import results_folder
+from utils.files.results_folder import write_results
+from utils.misc import write_csv
+
+
+def row(name, **facts):
+    return {"name": name, "scan": f"/scans/{name}.nii.gz", **facts}
+
+
+def lines_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return {line["name"]: line for line in csv.DictReader(file)}
+
+
+def test_lines_of_other_commands_are_kept(tmp_path):
+    path = tmp_path / "results.csv"
+    write_results([row("a", error="no CT"), row("b, c", volume_ml=2, warnings=["x", "y"])], path)
+    write_results([row("a", volume_ml=1, metrics={"dice": 0.5}, volume_ml_of_label={20: 1})], path)
+    lines = lines_of(path)
+    assert [(name, line["error"], line["volume_ml"]) for name, line in lines.items()] == [
+        ("a", "", "1"),
+        ("b, c", "", "2"),
+    ]
+    assert lines["a"]["dice"] == "0.5" and lines["a"]["volume_of_label_20_ml"] == "1"
+    assert lines["b, c"]["warnings"] == "x; y" and lines["b, c"]["dice"] == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
+
+
+@pytest.mark.parametrize("content", [b"", b"name,volume\na,1\n", b"name,scan,error\n\xff,1,2\n"])
+def test_a_file_of_other_content_is_replaced(tmp_path, content):
+    path = tmp_path / "results.csv"
+    path.write_bytes(content)
+    write_results([row("b")], path)
+    assert list(lines_of(path)) == ["b"]
+
+
+def test_of_two_commands_that_end_at_once_one_waits_for_the_other(tmp_path):
+    path = tmp_path / "results.csv"
+    other = Thread(target=write_results, args=([row("b")], path))
+
+    def write_while_the_other_comes(*arguments):
+        if other.ident is None:
+            other.start()
+            other.join(timeout=0.2)  # without the lock, it is done by then
+        write_csv(*arguments)
+
+    with patch.object(results_folder, "write_csv", write_while_the_other_comes):
+        write_results([row("a")], path)
+        other.join()
+    assert list(lines_of(path)) == ["a", "b"]
