@@ -24,10 +24,10 @@ import torch
 import torchio as tio
 
 from data_transforms.presets import intensity_augmentation, spatial_augmentation
-from data_transforms.segmentation_transforms import segmentation_presets
+from data_transforms.segmentation_transforms import density_augmentation, segmentation_presets
 from dataloader import Patches, h5VerSe
 from training.arguments import TrainingSettings
-from utils.constants import HU_PER_UNIT, HU_RANGE, OVERHANG_VOX
+from utils.constants import AUGMENTATIONS, HU_PER_UNIT, HU_RANGE, OVERHANG_VOX
 from utils.files.h5_cases import StoredCase, case_file, write_case
 from utils.files.h5_packing import only_writer, pack_cases
 from utils.geometry.working_grid import WorkingGrid
@@ -64,7 +64,7 @@ def write_scans(folder: Path, count: int) -> Path:
     return h5_path
 
 
-def torchio_patches(folder: Path, name: str, edge: int) -> Iterator[tio.Subject]:
+def torchio_patches(folder: Path, name: str, edge: int, augmentation: str) -> Iterator[tio.Subject]:
     """Read a scan whole, and yield its patches."""
     subject = tio.Subject(
         image=tio.ScalarImage(folder / f"{name}.nii.gz"), label=tio.LabelMap(folder / f"{name}_mask.nii.gz")
@@ -75,11 +75,12 @@ def torchio_patches(folder: Path, name: str, edge: int) -> Iterator[tio.Subject]
     sampler = tio.LabelSampler(edge, "bone", {0: air_share, 1: 1})
     transform = tio.Compose(
         [
-            *spatial_augmentation(),
+            *spatial_augmentation(augmentation),
+            *density_augmentation(augmentation),
             tio.RemapLabels(SCHEME.class_of, include=["label"]),
             tio.Clamp(*HU_RANGE),
             tio.RescaleIntensity(tuple(hu / HU_PER_UNIT for hu in HU_RANGE), in_min_max=HU_RANGE),
-            *intensity_augmentation(),
+            *intensity_augmentation(augmentation),
         ]
     )
     for patch in sampler(subject, PER_VOLUME):
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--edge", type=int, default=128, help="voxels of a patch along each axis")
     parser.add_argument("--scans", type=int, default=2, help="phantoms that are read")
     parser.add_argument("--epochs", type=int, default=6, help=f"{PER_VOLUME} patches of each scan in each of them")
+    parser.add_argument("--augmentation", default=AUGMENTATIONS[0], choices=AUGMENTATIONS, help="of both ways")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # as in a worker of the DataLoader
     shape = (arguments.edge,) * 3
@@ -130,14 +132,18 @@ def main() -> None:
     with TemporaryDirectory() as place:
         folder = Path(place)
         h5_path = write_scans(folder, arguments.scans)
-        dataset = h5VerSe(h5_path, "training", segmentation_presets(SCHEME).train, patches, SEGMENTATION)
+        dataset = h5VerSe(
+            h5_path, "training", segmentation_presets(SCHEME, arguments.augmentation).train, patches, SEGMENTATION
+        )
         count = len(dataset) * arguments.epochs
         seconds = {"h5VerSe": 0.0, "TorchIO, whole scans from .nii.gz": 0.0}
         own, other = seconds
         for epoch in range(arguments.epochs):
             seconds[own] += seconds_of(dataset[epoch, index] for index in range(len(dataset)))
             for number in range(arguments.scans):
-                seconds[other] += seconds_of(torchio_patches(folder, f"sub-{number}", arguments.edge))
+                seconds[other] += seconds_of(
+                    torchio_patches(folder, f"sub-{number}", arguments.edge, arguments.augmentation)
+                )
         print(f"{count} patches of {'×'.join(map(str, shape))}\n\n| way | ms a patch | × |\n|---|---|---|")
         for way, total in seconds.items():
             print(f"| {way} | {1000 * total / count:.0f} | {total / seconds[own]:.1f} |")

@@ -21,9 +21,18 @@ def segmentation_presets(scheme: LabelScheme, augmentation: str = "light") -> Pr
         augmentation: one of ``utils.constants.AUGMENTATIONS``.
     """
     target = [LabelsToClasses(scheme.class_of, copy=False), ScaleHU(copy=False)]
-    density = [RandomBoneDensity(p=0.3, copy=False)] if augmentation == "strong" else []
     spatial, intensity = spatial_augmentation(augmentation), intensity_augmentation(augmentation)
+    density = density_augmentation(augmentation)
     return Presets(
         train=tio.Compose([*spatial, *density, *target, *intensity], copy=False),
         evaluate=tio.Compose(target, copy=False),
     )
+
+
+def density_augmentation(strength: str = "light") -> list[tio.Transform]:
+    """Vertebrae of other densities, in images in HU: none, or, if strong, in 0.3 of the patches.
+
+    Args:
+        strength: one of ``utils.constants.AUGMENTATIONS``.
+    """
+    return [RandomBoneDensity(p=0.3, copy=False)] if strength == "strong" else []
