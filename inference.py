@@ -212,6 +212,7 @@ def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[
         "labels": models.segmenter.scheme.name,
         "searched_voxels": None if found.region is None else [[axis.start, axis.stop] for axis in found.region],
         **mask_facts(*scan.with_right_angles(found.mask)),
+        "components": found.components,
         "settings": {**asdict(job.options), "device": job.device, "precision": job.precision},
         "models": {name: _described(model) for name, model in _named(models)},
     }
@@ -375,7 +376,6 @@ def main() -> None:
     _check_models(job, here=arguments.scheduler is None and job.workers == 1)
     require_writable(job.output, "--output", "folder")
     if job.as_dataset is not None:
-        require_writable(job.as_dataset, "--as_dataset", "folder")
         sources = with_names_of_cases(sources, job.as_dataset)
     rows = []
     for row in run_all(partial(process, job=job), sources, job.workers, arguments.scheduler, _killed):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prediction.confidence import describe_components
 from prediction.options import Options
 from prediction.postprocessing import keep_components
 from prediction.probabilities import class_indices
@@ -27,10 +28,12 @@ class PredictedVolumes:
     Attributes:
         probabilities: (X, Y, Z) float32 in [0, 1] of each channel of the network.
         components: (X, Y, Z) int32, 0 is background; numbers of parts of the connected components of foreground.
+        described: the components, see ``describe_components``.
     """
 
     probabilities: list[h5py.Dataset]
     components: h5py.Dataset
+    described: list[dict[str, Any]]
 
 
 def predict_volumes(
@@ -58,4 +61,5 @@ def predict_volumes(
                     slabs.append(planes)
                 return_freed_memory()
     keep_components(connected, options.postprocess, [segmenters[0].spacing_mm] * 3, slabs, components, volumes)
-    return PredictedVolumes(volumes, components)
+    described = describe_components(connected.wholes(), slabs, components, volumes, image.grid.affine)
+    return PredictedVolumes(volumes, components, described)

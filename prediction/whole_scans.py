@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Segmentation:
         working_components: (X, Y, Z) int32, the mask on that grid: 0 outside, and numbers of parts of its connected
             components; on disk, too.
         spacing_mm: of that grid.
+        components: volume, centre and confidence of each connected component, from above: see ``describe_components``.
         seconds: step -> how long it took.
         warnings: what the user should know.
     """
@@ -69,6 +70,7 @@ class Segmentation:
     working_hu: h5py.Dataset | None = None
     working_components: h5py.Dataset | None = None
     spacing_mm: float = 0.0
+    components: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -143,8 +145,17 @@ def segment(scan: Scan | Path | str, models: Models, options: Options = Options(
         bring_to_scan(volumes.probabilities, image, models.segmenter.scheme.mask_values, mask, foreground)
         mask, foreground = _on_slices(straight, mask, foreground)
     region = straight.straightening.source_region(image.region) if isinstance(straight, StraightScan) else image.region
-    spacing_mm, warnings = models.segmenter.spacing_mm, list(scan.warnings)
-    return Segmentation(mask, foreground, region, image.hu, volumes.components, spacing_mm, clock.seconds, warnings)
+    return Segmentation(
+        mask,
+        foreground,
+        region,
+        image.hu,
+        volumes.components,
+        models.segmenter.spacing_mm,
+        volumes.described,
+        clock.seconds,
+        list(scan.warnings),
+    )
 
 
 def _on_slices(

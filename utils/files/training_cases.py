@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from utils.files.scans import open_scan
 from utils.misc import write_csv, write_json, written_aside
 from verse_utils.errors import UserError
+from verse_utils.files.disk import require_writable
 from verse_utils.files.lock import locked
 from verse_utils.layouts.table import read_rows
 from verse_utils.names import CT, MASK
@@ -135,8 +136,9 @@ def with_names_of_cases(sources: Sequence[ScanSource], folder: Path) -> list[Sca
     """The scans, with an error in those that can't be told from another one by the names of their cases.
 
     Raises:
-        UserError: the folder's table can't be read.
+        UserError: nothing can be written to the folder, or its table can't be read.
     """
+    require_writable(folder, "--as_dataset", "folder")
     if (folder / TABLE).exists():
         read_rows(folder / TABLE)
     checked: list[ScanSource] = []
