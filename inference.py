@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prediction.options import POSTPROCESSING, Options
+from prediction.options import LABELS, POSTPROCESSING, Options
 from utils.constants import SEGMENTATION_SPACING_MM
 from utils.files.results_folder import ScanResults, print_table, write_results
 from utils.files.run_folder import RUNS_FOLDER
@@ -34,9 +34,6 @@ from verse_utils.errors import UserError, one_line
 from verse_utils.files.disk import require_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from prediction.trained_model import TrainedModel
     from prediction.whole_scans import Models, Segmentation
     from utils.files.find_scans import ScanSource
     from utils.files.scans import Scan
@@ -91,6 +88,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     from metrics.reference_masks import find_reference_mask
     from prediction.whole_scans import segment
     from utils.files.dicom.segmentation import check_source, write_segmentation
+    from utils.files.names import write_names
     from utils.files.scans import open_scan
     from utils.files.training_cases import check_labels
 
@@ -104,7 +102,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
             return _with_case(kept, source, results, job)
         models = load_models_once(job)
         if job.as_dataset is not None:
-            check_labels(models.segmenter.scheme.name, source.path)
+            check_labels(models.scheme(job.options.labels).name, source.path)
         scan = open_scan(source, job.resample_series)
         if job.dicom_seg:
             check_source(scan.series, scan.path)
@@ -117,9 +115,11 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
             scan.save_on_slices(found.mask, results.mask_on_slices)
         if found.probabilities is not None:
             scan.save(found.probabilities, results.probabilities)
+        if job.options.labels == "vertebrae":
+            write_names(found.vertebrae, scan.with_right_angles(found.mask)[1], results.centroids)
         if job.dicom_seg and scan.series is not None:
-            model = models.segmenter
-            names = dict(zip(model.scheme.mask_values[1:], model.scheme.class_names, strict=True))
+            model, scheme = models.segmenter, models.scheme(job.options.labels)
+            names = dict(zip(scheme.mask_values[1:], scheme.class_names, strict=True))
             write_segmentation(found.mask, scan.series, names, model.name, model.sha256, results.segmentation)
         seconds = {**found.seconds, "write": round(time.perf_counter() - started, 2)}
         if job.preview:
@@ -149,6 +149,7 @@ def _kept(base: dict[str, Any], results: ScanResults, reference_path: Path | Non
     from verse_utils.images import open_image, read_mask
 
     asked = {results.probabilities: job.options.probabilities, results.segmentation: job.dicom_seg}
+    asked[results.centroids] = job.options.labels == "vertebrae"
     summary = results.read_summary(base["scan"], [path for path, is_asked in asked.items() if is_asked])
     if summary is None:
         return None
@@ -209,25 +210,14 @@ def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[
 
     return {
         "shape": list(scan.shape),
-        "labels": models.segmenter.scheme.name,
+        "labels": models.scheme(job.options.labels).name,
+        "vertebrae": [asdict(vertebra) for vertebra in found.vertebrae],
         "searched_voxels": None if found.region is None else [[axis.start, axis.stop] for axis in found.region],
         **mask_facts(*scan.with_right_angles(found.mask)),
         "components": found.components,
         "settings": {**asdict(job.options), "device": job.device, "precision": job.precision},
-        "models": {name: _described(model) for name, model in _named(models)},
+        "models": models.described(),
     }
-
-
-def _named(models: Models) -> Iterator[tuple[str, TrainedModel]]:
-    """Models by their tasks; those of an ensemble, after the first, by their numbers too."""
-    for number, model in enumerate(models.segmenters, 1):
-        yield model.task.name + (f" {number}" if number > 1 else ""), model
-    if models.localiser is not None:
-        yield models.localiser.task.name, models.localiser
-
-
-def _described(model: TrainedModel) -> dict[str, str]:
-    return {"name": model.name, "network": str(model.spec), "sha256": model.sha256}
 
 
 def _save_picture(name: str, found: Segmentation, path: Path) -> None:
@@ -245,13 +235,8 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "--input",
-        nargs="+",
-        required=True,
-        metavar="SCAN",
-        help="images, DICOM folders, folders or ZIPs of them, globs",
-    )
+    input_help = "images, DICOM folders, folders or ZIPs of them, globs"
+    add("--input", nargs="+", required=True, metavar="SCAN", help=input_help)
     add("--series", metavar="NAME", help="UID or description of the DICOM series to take, where there are several")
     add("--resample_series", action="store_true", help="put DICOM slices of uneven spacing on an even grid")
     add("--output", type=Path, default="results", help="folder of the results")
@@ -268,6 +253,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--tta", action="store_true", help="average with the prediction of the mirrored scan: twice the time")
     keep = "connected components to keep: of one spinal column, of 5 cm³ and more (blobs), the largest, or all (none)"
     add("--postprocess", choices=POSTPROCESSING, default=Options.postprocess, help=keep)
+    labels_help = "what the mask tells apart: the segmenter's classes, or each of the vertebrae, named by the localiser"
+    add("--labels", choices=LABELS, default=Options.labels, help=labels_help)
     add("--probabilities", action="store_true", help="save the probability of foreground, too")
     seg_help = "also write each mask as DICOM Segmentation, which refers to the slices of its series"
     add("--dicom_seg", action="store_true", help=seg_help)
@@ -332,7 +319,10 @@ def _check_models(job: Job, here: bool) -> None:
     if any(is_pretrained(path) for path in (*job.segmentation_model, job.heatmap_model) if path):
         print(WHAT_IT_IS, file=sys.stderr, flush=True)
     if here:
-        _tell_of_ensemble(load_models_once(job), job)
+        models = load_models_once(job)
+        if job.options.labels == "vertebrae":
+            models.check_names()
+        _tell_of_ensemble(models, job)
         return
     if len(job.segmentation_model) > 1:
         models = load_models(job.segmentation_model, device="cpu", precision="fp32")  # to see that they are alike

@@ -11,7 +11,7 @@ Positions are mm in RAS.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -46,6 +46,8 @@ _USUAL_STEP_MM = (
     *(32.0, 34.0, 36.0, 37.0, 36.0),  # L1 to L5
 )
 _LEAST_DEVIATION = 0.15
+# Share of the usual distance that levels between two others need at least.
+_ROOM = 0.75
 
 
 class Candidate(NamedTuple):
@@ -267,3 +269,42 @@ def missed_levels(vertebrae: Iterable[Vertebra]) -> list[int]:
     if not labels:
         return []
     return [label for label in _USUAL[_USUAL.index(labels[0]) : _USUAL.index(labels[-1])] if label not in labels]
+
+
+def fill_in(vertebrae: Sequence[Vertebra], steps: Steps) -> list[Vertebra]:
+    """A sequence with those that the heatmaps don't show, but whose neighbours tell where they would be.
+
+    Missed levels lie evenly between their neighbours; one more above the first and below the last vertebra, in the
+    direction of the last step, may be one that the scan's end cuts. Their confidence is 0. A single vertebra is
+    returned alone.
+    """
+    filled = list(vertebrae[:1])
+    for above, below in pairwise(vertebrae):
+        missed = missed_levels([above, below])
+        expected_mm = sum(steps.expected(label)[0] for label in (*missed, below.label))
+        if np.linalg.norm(below.centre_mm - above.centre_mm) < _ROOM * expected_mm:
+            missed = []  # T11 just above L1: eleven ribs
+        for number, label in enumerate(missed, start=1):
+            share = number / (len(missed) + 1)
+            filled.append(Vertebra(label, (1 - share) * above.centre_mm + share * below.centre_mm, 0.0))
+        filled.append(below)
+    if len(vertebrae) > 1:
+        first, last = _usual_before(filled[0].label), _usual_behind(filled[-1].label)
+        if last is not None:
+            filled.append(_beyond(last, filled[-2], filled[-1], steps.expected(last)[0]))
+        if first is not None:
+            filled.insert(0, _beyond(first, filled[1], filled[0], steps.expected(filled[0].label)[0]))
+    return filled
+
+
+def _usual_behind(label: int) -> int | None:
+    """The vertebra below another one in most people; None below L5 and L6."""
+    if label == T13:
+        return 20
+    return None if label in (L6, _USUAL[-1]) else _USUAL[_USUAL.index(label) + 1]
+
+
+def _beyond(label: int, before: Vertebra, end: Vertebra, step_mm: float) -> Vertebra:
+    """The vertebra that follows two others at a distance, in the direction of their step."""
+    direction = end.centre_mm - before.centre_mm
+    return Vertebra(label, end.centre_mm + step_mm * direction / np.linalg.norm(direction), 0.0)

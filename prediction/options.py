@@ -8,6 +8,9 @@ from dataclasses import dataclass
 # more, the largest alone, or all.
 POSTPROCESSING = ("column", "blobs", "largest", "none")
 
+# What the mask tells apart: the segmenter's own classes, or each vertebra by the names of the localiser.
+LABELS = ("segmenter", "vertebrae")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -21,6 +24,7 @@ class Options:
         tta: average the prediction with that of the mirrored image (test-time augmentation).
         postprocess: one of ``POSTPROCESSING``.
         probabilities: return the probability of foreground, too.
+        labels: one of ``LABELS``.
     """
 
     margin_mm: float = 10.0
@@ -29,3 +33,4 @@ class Options:
     tta: bool = False
     postprocess: str = "column"
     probabilities: bool = False
+    labels: str = "segmenter"

@@ -16,6 +16,7 @@ import numpy as np
 
 from prediction.device import find_device
 from prediction.localisation import locate_spine
+from prediction.naming import NamedVertebra, name_mask
 from prediction.options import Options
 from prediction.predicted_volumes import predict_volumes
 from prediction.trained_model import TrainedModel, load_model
@@ -27,6 +28,7 @@ from utils.files.scratch import Scratch
 from utils.files.straight_scan import StraightScan, straight_scan
 from utils.tasks import HEATMAP, SEGMENTATION
 from verse_utils.errors import UserError
+from verse_utils.labels import LABEL_SCHEMES, LabelScheme
 
 if TYPE_CHECKING:
     import h5py
@@ -46,6 +48,28 @@ class Models(NamedTuple):
         """The first one, for what all of them share: the grid, the windows, the scaling and the labels."""
         return self.segmenters[0]
 
+    def described(self) -> dict[str, dict[str, str]]:
+        """Name, network and hash of each by its task; those of an ensemble, after the first, by their numbers too."""
+        named = {f"{one.task.name} {number}": one for number, one in enumerate(self.segmenters, 1)}
+        named = {name.removesuffix(" 1"): one for name, one in named.items()}
+        if self.localiser is not None:
+            named[self.localiser.task.name] = self.localiser
+        return {
+            name: {"name": model.name, "network": str(model.spec), "sha256": model.sha256}
+            for name, model in named.items()
+        }
+
+    def scheme(self, labels: str) -> LabelScheme:
+        """What a mask tells apart, by ``Options.labels``."""
+        return LABEL_SCHEMES["vertebrae"] if labels == "vertebrae" else self.segmenter.scheme
+
+    def check_names(self) -> None:
+        """Raise UserError unless the localiser names vertebrae."""
+        if self.localiser is None or not self.localiser.names_vertebrae:
+            which = "there is none" if self.localiser is None else f"{self.localiser.name} finds the spine alone"
+            remedy = "give a --heatmap_model that was trained with --labels vertebrae"
+            raise UserError(f"--labels vertebrae: the localiser names them, but {which}; {remedy}")
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -62,6 +86,7 @@ class Segmentation:
         components: volume, centre and confidence of each connected component, from above: see ``describe_components``.
         seconds: step -> how long it took.
         warnings: what the user should know.
+        vertebrae: from head to foot, where they were named.
     """
 
     mask: np.ndarray
@@ -73,6 +98,7 @@ class Segmentation:
     components: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    vertebrae: list[NamedVertebra] = field(default_factory=list)
 
 
 def load_models(
@@ -125,6 +151,8 @@ def segment(scan: Scan | Path | str, models: Models, options: Options = Options(
     Raises:
         UserError: no CT.
     """
+    if options.labels == "vertebrae":
+        models.check_names()
     scan = _opened(scan)
     clock, scratch, spine = _Clock(), Scratch(), None
     straight = straight_scan(scan)
@@ -143,7 +171,12 @@ def segment(scan: Scan | Path | str, models: Models, options: Options = Options(
         volumes = predict_volumes(models.segmenters, image, options, scratch)
     with clock("undo"):
         bring_to_scan(volumes.probabilities, image, models.segmenter.scheme.mask_values, mask, foreground)
-        mask, foreground = _on_slices(straight, mask, foreground)
+    spacing_mm, warnings, vertebrae = models.segmenter.spacing_mm, list(scan.warnings), []
+    if options.labels == "vertebrae" and spine is not None:
+        with clock("name"):
+            vertebrae, told = name_mask(mask, image, volumes.components, spine, scratch)
+            warnings += told
+    mask, foreground = _on_slices(straight, mask, foreground)
     region = straight.straightening.source_region(image.region) if isinstance(straight, StraightScan) else image.region
     return Segmentation(
         mask,
@@ -151,10 +184,11 @@ def segment(scan: Scan | Path | str, models: Models, options: Options = Options(
         region,
         image.hu,
         volumes.components,
-        models.segmenter.spacing_mm,
+        spacing_mm,
         volumes.described,
         clock.seconds,
-        list(scan.warnings),
+        warnings,
+        vertebrae,
     )
 
 

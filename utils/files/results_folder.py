@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from utils.files.names import write_label_tables
 from utils.misc import write_csv
 from verse_utils.errors import UserError, one_line
 from verse_utils.files.lock import locked
@@ -22,6 +23,7 @@ class ScanResults:
         mask_on_slices: the same on the slices of a tilted gantry.
         probabilities: of foreground.
         segmentation: the mask as DICOM Segmentation.
+        centroids: centres of the named vertebrae, in VerSe's form.
         picture: of the mask.
         summary: what was found and how, as JSON.
     """
@@ -30,6 +32,7 @@ class ScanResults:
         self.mask = folder / f"{name}_vertebrae.nii.gz"
         self.mask_on_slices = folder / f"{name}_vertebrae_slices.nii.gz"
         self.probabilities = folder / f"{name}_probabilities.nii.gz"
+        self.centroids = folder / f"{name}_ctd.json"
         self.segmentation = folder / f"{name}_vertebrae_seg.dcm"
         self.picture = folder / f"{name}.png"
         self.summary = folder / f"{name}_summary.json"
@@ -65,6 +68,7 @@ def write_results(rows: Sequence[dict[str, Any]], path: Path) -> None:
     with locked(path.with_name(f".{path.name}.lock"), lambda _: None):
         lines = _read_lines(path) | {one_line(row["name"]): _line(row) for row in rows}
         write_csv(path, list(lines.values()))
+        _write_vertebrae(rows, path.with_name("vertebrae.csv"))
 
 
 def _line(row: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +92,27 @@ def _read_lines(path: Path) -> dict[str, dict[str, str]]:
             return {line["name"]: {key: text for key, text in line.items() if key} for line in reader}
     except (OSError, ValueError, csv.Error):  # absent, or damaged
         return {}
+
+
+def _flat(vertebra: dict[str, Any]) -> dict[str, Any]:
+    """A vertebra's line: its centre in three columns."""
+    centre = dict(zip(("centre_X_mm", "centre_Y_mm", "centre_Z_mm"), vertebra["centre_mm"], strict=True))
+    return {name: value for name, value in vertebra.items() if name != "centre_mm"} | centre
+
+
+def _write_vertebrae(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write a line for each named vertebra, and label tables beside it; lines of other scans are kept."""
+    lines: list[dict[str, Any]] = [
+        {"scan": one_line(row["name"]), **_flat(one)} for row in rows for one in row.get("vertebrae", ())
+    ]
+    if not lines:
+        return
+    names = {one_line(row["name"]) for row in rows}
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = [line for line in csv.DictReader(file) if line.get("scan") not in names] + lines
+    write_csv(path, lines)
+    write_label_tables(path.parent)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

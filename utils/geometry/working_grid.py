@@ -166,6 +166,26 @@ class WorkingGrid:
                     slab[..., index] = plane
             yield first, slab
 
+    def undo_nearest_slabs(self, array: np.ndarray, thickness: int = SLAB_SLICES) -> Iterator[tuple[int, np.ndarray]]:
+        """Bring labels back to the scan's own grid, each voxel that of the nearest working voxel, slab by slab.
+
+        Args:
+            array: (X, Y, Z) labels of the working grid, or a volume of ``Scratch``.
+            thickness: slices along K in a slab.
+
+        Yields:
+            (first K, (I, J, k) of the array's dtype), in the scan's stored order.
+        """
+        self._check(array, self.shape)
+        axes = self._stored_axes()
+        nearest_I, nearest_J, nearest_K = (axis.nearest_working for axis in axes)
+        for first in range(0, axes[2].source_size, thickness):
+            planes = nearest_K[first : first + thickness]
+            where = [slice(None)] * 3
+            where[axes[2].ras_axis] = slice(int(planes.min()), int(planes.max()) + 1)
+            stored = array[tuple(where)].transpose([axis.ras_axis for axis in axes])
+            yield first, stored[np.ix_(nearest_I, nearest_J, planes - planes.min())]
+
     def part(self, box: Box, region: tuple[slice, slice, slice]) -> WorkingGrid:
         """A box of this grid's own voxels, as a grid over a region (I, J, K) of the stored scan."""
         to_region = np.array([part.start for part in region])
@@ -255,6 +275,13 @@ class _StoredAxis:
         position = (np.arange(self.source_size) - self.offset) / self.scale
         weights = linear_weights(position, self.working_size)
         return weights[::-1] if self.flipped else weights
+
+    @property
+    def nearest_working(self) -> np.ndarray:
+        """(source_size,) int: the nearest working voxel to each stored one."""
+        position = np.rint((np.arange(self.source_size) - self.offset) / self.scale)
+        nearest: np.ndarray = np.clip(position, 0, self.working_size - 1).astype(int)
+        return nearest[::-1] if self.flipped else nearest
 
 
 def ras_shape_and_spacing(source_shape: Sequence[int], source_affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
