@@ -1,8 +1,10 @@
 """Step 5 of a whole scan: the mask is divided among the vertebrae that the localiser named.
 
-The mask is flooded from the centres, deep bone first (watershed): bodies, arches and processes of one vertebra hang
-together by more bone than neighbours that touch at their joints. This is done box by box around each centre on the
-segmenter's grid, so that the memory doesn't grow with the scan.
+Each voxel goes to the centre from which the way through the bone is the cheapest, where deep bone is cheaper than thin:
+body, arch and processes of a vertebra hang together by more bone than neighbours that touch at their joints. On four
+phantoms with centres that are 2 mm off, the vertebrae's mean Dice is 0.97; of a watershed it is 0.89, which loses the
+arches of the neck, and of the nearest centre 0.92. (On one real lumbar mask the watershed was better, 0.97 to 0.89.)
+This is done box by box around each centre on the segmenter's grid, so that the memory doesn't grow with the scan.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
 
 # How far a vertebra reaches from the centre of its body along X, Y and Z, to below and to above.
 _REACH_MM = np.array([[-65.0, -90.0, -65.0], [65.0, 45.0, 55.0]])
-# Bone nearer than this to a centre is where the flood begins. Bone that no flood reached, such as the tip of a process,
-# is part of the vertebra that lies within the second distance. Edges of masks on finer grids lie within the third.
-_SEED_MM, _APART_MM, _EDGE_MM = 8.0, 10.0, 2.0
+# Ways begin in the bone that is nearer than this to a centre. Bone that none of them reaches, such as the tip of a
+# process, is part of the vertebra that lies within the second distance. Edges on finer grids lie within the third.
+_SEED_MM, _APART_MM, _EDGE_MM = 5.0, 10.0, 2.0
 # Vertebrae whose names only their neighbours tell are taken where the mask holds so much of them.
 _LEAST_ML = 1.0
 # What is measured of a body: the cylinder around its axis, and the ball around its centre.
@@ -82,7 +84,7 @@ def name_mask(
     to_grid = np.linalg.inv(grid.affine)
     centres_vox = {one.label: nib.affines.apply_affine(to_grid, one.centre_mm) for one in vertebrae}
     spacing_mm = float(grid.spacing_mm[0])
-    divide(components, centres_vox, spacing_mm, labels)
+    divide(components, centres_vox, spacing_mm, labels, scratch.volume("ways", components.shape, np.float32, np.inf))
     counts, without_name = _name_voxels(mask[image.region], grid, labels)
     voxel_ml = abs(np.linalg.det(grid.source_affine[:3, :3])) / 1000
     cut = set(np.unique(np.concatenate([np.unique(face) for face in _faces(mask)])).tolist())
@@ -101,50 +103,52 @@ def name_mask(
 
 
 def divide(
-    components: h5py.Dataset, centres_vox: Mapping[int, np.ndarray], spacing_mm: float, labels: h5py.Dataset
+    components: h5py.Dataset,
+    centres_vox: Mapping[int, np.ndarray],
+    spacing_mm: float,
+    labels: h5py.Dataset,
+    least: h5py.Dataset,
 ) -> None:
-    """Divide a mask among centres, box by box.
+    """Divide a mask among centres, box by box. All are volumes on disk, or arrays.
 
     Args:
-        components: (X, Y, Z), 0 is background; on disk or an array.
-        centres_vox: label -> (3,) voxel coordinates.
+        components: (X, Y, Z), 0 is background.
+        centres_vox: label -> (3,) voxel coordinates; those off the bone get nothing.
         spacing_mm: of the isotropic grid.
         labels: (X, Y, Z) uint8, 0 so far; gets the labels, also just outside of the mask, which finer grids may touch.
+        least: (X, Y, Z) float32, infinite so far; gets the costs of the ways.
     """
-    for label, centre in centres_vox.items():
-        box = _box_around(centre, spacing_mm, components.shape)
-        if box is None:
-            continue
-        near = {other: place - box.start for other, place in centres_vox.items()}
-        flooded = flood(components[box.slices] > 0, near, spacing_mm)
-        part = labels[box.slices]
-        part[(flooded == label) & (part == 0)] = label
-        labels[box.slices] = part
+    from skimage.segmentation import expand_labels
+
+    boxes = {label: _box_around(centre, spacing_mm, components.shape) for label, centre in centres_vox.items()}
+    for label, box in boxes.items():
+        if box is not None:
+            way = _ways(components[box.slices] > 0, centres_vox[label] - box.start, spacing_mm)
+            before, part = least[box.slices], labels[box.slices]
+            part[way < before] = label
+            labels[box.slices], least[box.slices] = part, np.minimum(way, before)
+    for label, box in boxes.items():
+        if box is not None:
+            bone, part = components[box.slices] > 0, labels[box.slices]
+            part[bone & (part == 0) & (expand_labels(part, _APART_MM / spacing_mm) == label)] = label
+            part[(part == 0) & (expand_labels(part, _EDGE_MM / spacing_mm) == label)] = label
+            labels[box.slices] = part
 
 
-def flood(bone: np.ndarray, centres_vox: Mapping[int, np.ndarray], spacing_mm: float) -> np.ndarray:
-    """The label of each voxel of bone and just beside it: (X, Y, Z) uint8; 0 where no centre is in reach.
-
-    Args:
-        bone: (X, Y, Z) bool.
-        centres_vox: label -> (3,) voxel coordinates; those off the bone are left out.
-        spacing_mm: of the isotropic grid.
-    """
+def _ways(bone: np.ndarray, centre_vox: np.ndarray, spacing_mm: float) -> np.ndarray:
+    """Cost of the cheapest way from a centre to each voxel of bone: (X, Y, Z) float32, infinite where there is none."""
     from scipy.ndimage import distance_transform_edt
-    from skimage.segmentation import expand_labels, watershed
+    from skimage.graph import MCP_Geometric
 
-    seeds = np.zeros(bone.shape, np.uint8)
-    around = _ball(_SEED_MM / spacing_mm)
-    for label, centre in centres_vox.items():
-        voxels = np.rint(centre).astype(int) + around
-        voxels = voxels[((voxels >= 0) & (voxels < bone.shape)).all(axis=1)]
-        seeds[tuple(voxels.T)] = label
-    seeds[~bone] = 0
-    labels = watershed(-distance_transform_edt(bone), seeds, mask=bone)
-    beside = expand_labels(labels, _APART_MM / spacing_mm)
-    labels = np.where(bone, beside, 0)
-    divided: np.ndarray = expand_labels(labels, _EDGE_MM / spacing_mm).astype(np.uint8)
-    return divided
+    voxels = np.rint(centre_vox).astype(int) + _ball(_SEED_MM / spacing_mm)
+    voxels = voxels[((voxels >= 0) & (voxels < bone.shape)).all(axis=1)]
+    voxels = voxels[bone[tuple(voxels.T)]]
+    if not len(voxels):
+        return np.full(bone.shape, np.inf, np.float32)
+    cost = np.where(bone, 1 / np.maximum(distance_transform_edt(bone), 0.5), np.inf)
+    ways, _ = MCP_Geometric(cost).find_costs([tuple(voxel) for voxel in voxels.tolist()])
+    costs: np.ndarray = ways.astype(np.float32)
+    return costs
 
 
 def _ball(radius_vox: float) -> np.ndarray:

@@ -171,7 +171,8 @@ def segment(scan: Scan | Path | str, models: Models, options: Options = Options(
         volumes = predict_volumes(models.segmenters, image, options, scratch)
     with clock("undo"):
         bring_to_scan(volumes.probabilities, image, models.segmenter.scheme.mask_values, mask, foreground)
-    spacing_mm, warnings, vertebrae = models.segmenter.spacing_mm, list(scan.warnings), []
+    vertebrae: list[NamedVertebra] = []
+    spacing_mm, warnings = models.segmenter.spacing_mm, list(scan.warnings)
     if options.labels == "vertebrae" and spine is not None:
         with clock("name"):
             vertebrae, told = name_mask(mask, image, volumes.components, spine, scratch)
