@@ -1,8 +1,7 @@
-"""Files that name vertebrae: their centres in VerSe's form, and label tables of viewers."""
+"""The list of named vertebrae: their centres in VerSe's form."""
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +11,6 @@ import numpy as np
 
 from utils.misc import written_aside
 from verse_utils.centroids import Centroids, write_centroids
-from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
 
 
 class Named(Protocol):
@@ -37,28 +35,3 @@ def write_names(vertebrae: Sequence[Named], affine: np.ndarray, path: Path) -> N
     points_vox = {one.label: nib.affines.apply_affine(to_voxels, one.centre_mm) for one in vertebrae}
     with written_aside(path) as aside:
         write_centroids(aside, Centroids(nib.aff2axcodes(affine), points_vox))
-
-
-def label_colours() -> dict[int, tuple[int, int, int]]:
-    """Label -> red, green and blue, 0 to 255: neighbours differ clearly, as each is a golden angle farther."""
-    colours = {}
-    for number, label in enumerate(ANATOMICAL_ORDER):
-        red, green, blue = colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.65, 0.95)
-        colours[label] = round(255 * red), round(255 * green), round(255 * blue)
-    return colours
-
-
-def write_label_tables(folder: Path) -> None:
-    """Write names and colours of VerSe's labels for 3D Slicer (``vertebrae.ctbl``) and ITK-SNAP (``vertebrae.label``).
-
-    Raises:
-        UserError: they can't be written.
-    """
-    slicer = ["# 3D Slicer color table: index, name, red, green, blue, alpha", "0 background 0 0 0 0"]
-    snap = ["# ITK-SnAP Label Description File: IDX R G B A VIS MSH LABEL", '0 0 0 0 0 0 0 "Clear Label"']
-    for label, (red, green, blue) in sorted(label_colours().items()):
-        slicer.append(f"{label} {VERTEBRA_NAMES[label]} {red} {green} {blue} 255")
-        snap.append(f'{label} {red} {green} {blue} 1 1 1 "{VERTEBRA_NAMES[label]}"')
-    for name, lines in (("vertebrae.ctbl", slicer), ("vertebrae.label", snap)):
-        with written_aside(folder / name) as aside:
-            aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
