@@ -77,7 +77,7 @@ demo: $(INSTALLED)
 # What the networks of make pretrained are trained on besides phantoms:
 # DATA: scans with masks, as preprocessing.py takes them: VerSe, or tables of images and masks. Needed.
 # SHAPES: a folder of masks, around which further phantoms are made.
-# CTS: scans without masks; the second training of the segmenter is taught by the first one's predictions of them.
+# CTS: scans without masks; later trainings of the segmenter are taught by the first one's predictions of them.
 DATA :=
 SHAPES :=
 CTS :=
@@ -117,8 +117,13 @@ pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2)
 	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_2/*_segmentation_1mm.h5 \
 		--model_name segmenter_2 --epochs 12 --full_validation 12 --input_shape 96 96 96 --patches_per_volume 16 $(SEGMENTER) \
 		--init_from segmenter_1
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(if $(SHAPES),$(PRETRAINING)/shapes_2) \
+		$(if $(CTS),$(PRETRAINING)/own/cases.csv) --output $(PRETRAINING)/preprocessed_3 --task segmentation
+	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_3/*_segmentation_1mm.h5 \
+		--model_name segmenter_3 --epochs 8 --full_validation 8 --input_shape 96 96 96 --patches_per_volume 20 $(SEGMENTER) \
+		--init_from segmenter_2 --lr 0.5
 	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINING)/trained_models \
-		--segmentation_model segmenter_2 --heatmap_model localiser
+		--segmentation_model segmenter_3 --heatmap_model localiser
 
 clean:
 	rm -rf .venv .venv-* $(DEMO) *.egg-info
