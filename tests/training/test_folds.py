@@ -20,8 +20,10 @@ def without_validation(phantom_root, tmp_path):
 
 
 def test_folds_need_no_validation_split_and_are_compared_as_one(
-    run_script, tmp_path, without_validation, assert_one_line_error, with_reports
+    run_script, tmp_path, without_validation, assert_one_line_error, with_reports, monkeypatch
 ):
+    monkeypatch.setattr("utils.resources.usable_cores", lambda: 1)  # preprocessing in this process, which is quicker
+
     def train(name, *arguments):
         common = ["--data_path", without_validation, "--model_name", name, "--input_shape", 16, 16, 32, "--epochs", 1]
         common += ["--workers", 0, "--model_args", "channels=4,8"]

@@ -150,7 +150,7 @@ def test_more_classes(train, tmp_path, labels):
 
 
 def test_a_folder_is_preprocessed_once(train, tmp_path, phantom_root, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 1)  # in this process, which is quicker
+    monkeypatch.setattr("utils.resources.usable_cores", lambda: 1)  # in this process, which is quicker
     shutil.copytree(phantom_root, tmp_path / "verse")
     first = train("heatmap", "run", "--epochs", 1, data_path="verse")
     assert first.returncode == 0, first.stderr

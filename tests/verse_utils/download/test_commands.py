@@ -62,7 +62,7 @@ def test_preprocessing_from_nothing(tmp_path, mirror, run_script, phantom_root):
 @pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize("task", ["heatmap", "segmentation"])
 def test_training_from_nothing(tmp_path, mirror, run_script, task, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 1)  # preprocessing in this process, which is quicker
+    monkeypatch.setattr("utils.resources.usable_cores", lambda: 1)  # preprocessing in this process, which is quicker
     monkeypatch.setattr(tasks, "IsotropicSettings", partial(IsotropicSettings, spacing_mm=6.0))
     shape = {"heatmap": (16, 16, 32), "segmentation": (16, 16, 16)}[task]
     result = run_script(
