@@ -115,6 +115,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
             scan.save_on_slices(found.mask, results.mask_on_slices)
         if found.probabilities is not None:
             scan.save(found.probabilities, results.probabilities)
+        results.centroids.unlink(missing_ok=True)
         if job.options.labels == "vertebrae":
             write_names(found.vertebrae, scan.with_right_angles(found.mask)[1], results.centroids)
         if job.dicom_seg and scan.series is not None:
@@ -151,7 +152,7 @@ def _kept(base: dict[str, Any], results: ScanResults, reference_path: Path | Non
     asked = {results.probabilities: job.options.probabilities, results.segmentation: job.dicom_seg}
     asked[results.centroids] = job.options.labels == "vertebrae"
     summary = results.read_summary(base["scan"], [path for path, is_asked in asked.items() if is_asked])
-    if summary is None:
+    if summary is None or summary.get("settings", {}).get("labels", Options.labels) != job.options.labels:
         return None
     if reference_path is not None:
         mask = read_mask(results.mask), open_image(results.mask)

@@ -173,6 +173,9 @@ def test_vertebrae_are_named(infer, scans, tmp_path, names_run, monkeypatch, pha
     assert {"vertebrae.csv", "vertebrae.ctbl", "vertebrae.label"} <= {path.name for path in out.iterdir()}
     kept = infer([scans], *options, models=("segmentation", names_run))
     assert all(row["kept"] for row in json.loads(kept.stdout))
+    without = infer([scans], "--postprocess", "none", "--json", models=("segmentation", names_run))
+    assert not any("kept" in row or row["vertebrae"] for row in json.loads(without.stdout))
+    assert not [*out.glob("*_ctd.json"), *out.glob("vertebrae.csv")]
 
 
 def test_names_need_a_localiser_that_learnt_them(infer, scans, assert_one_line_error):

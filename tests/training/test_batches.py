@@ -6,6 +6,7 @@ from multiprocessing import active_children
 
 import pytest
 import torch
+import torchio as tio
 from torch.utils.data import Dataset
 
 from training.steps.batches import batches_of, end_workers, load_batches
@@ -21,8 +22,8 @@ class Cases(Dataset):
     def __getitem__(self, index):
         if index:
             self.fail()
-        data = type("Image", (), {"data": torch.zeros(1, 2, 2, 2)})
-        return {"image": data, "label": data, "case_id": "sub-1"}
+        image = tio.ScalarImage(tensor=torch.zeros(1, 2, 2, 2))
+        return {"image": image, "label": image, "case_id": "sub-1"}
 
 
 def unreadable():

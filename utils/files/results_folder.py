@@ -105,14 +105,15 @@ def _write_vertebrae(rows: Sequence[dict[str, Any]], path: Path) -> None:
     lines: list[dict[str, Any]] = [
         {"scan": one_line(row["name"]), **_flat(one)} for row in rows for one in row.get("vertebrae", ())
     ]
-    if not lines:
-        return
     names = {one_line(row["name"]) for row in rows}
     if path.is_file():
         with path.open(encoding="utf-8", newline="") as file:
             lines = [line for line in csv.DictReader(file) if line.get("scan") not in names] + lines
-    write_csv(path, lines)
-    write_label_tables(path.parent)
+    if lines:
+        write_csv(path, lines)
+        write_label_tables(path.parent)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
