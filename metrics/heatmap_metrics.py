@@ -45,7 +45,7 @@ def _column(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     components = connected.add(mask)
     wholes = connected.wholes()
     column = spinal_column(wholes, wholes.large(least_share=LEAST_COMPONENT_SHARE), spacing_mm)
-    is_column: np.ndarray = np.isin(wholes.whole_of, column)[components]
+    is_column: np.ndarray = column[wholes.whole_of][components]
     return is_column
 
 

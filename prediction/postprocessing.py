@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def keep_components(
-    connected: ConnectedComponents,
+    wholes: Wholes,
     postprocess: str,
     spacing_mm: Sequence[float],
     slabs: Sequence[slice],
@@ -30,14 +30,14 @@ def keep_components(
     """Turn the connected components that ``postprocess`` drops into background, slab by slab and in place.
 
     Args:
-        connected: that numbered the components.
+        wholes: which numbers are one component.
         postprocess: one of ``prediction.options.POSTPROCESSING``.
         spacing_mm: along X, Y, Z.
         slabs: planes along Z, as they were numbered.
         components: (X, Y, Z) int32, the numbers; 0 is background.
         classes: (X, Y, Z) float each, the probabilities of each channel.
     """
-    is_kept = _is_kept(connected.wholes(), postprocess, spacing_mm)
+    is_kept = _is_kept(wholes, postprocess, spacing_mm)
     for planes in slabs:
         numbers = components[..., planes]
         dropped = (numbers > 0) & ~is_kept[numbers]
@@ -61,7 +61,9 @@ def without_dropped_components(probabilities_KXYZ: Tensor, spacing_mm: Sequence[
     """
     connected, cleaned = ConnectedComponents(), probabilities_KXYZ.clone().numpy()
     components = connected.add(class_indices(cleaned) > 0)
-    keep_components(connected, postprocess, spacing_mm, [slice(0, cleaned.shape[3])], components, list(cleaned))
+    keep_components(
+        connected.wholes(), postprocess, spacing_mm, [slice(0, cleaned.shape[3])], components, list(cleaned)
+    )
     return torch.from_numpy(cleaned)
 
 
@@ -75,7 +77,6 @@ def _is_kept(wholes: Wholes, postprocess: str, spacing_mm: Sequence[float]) -> n
     elif postprocess == "blobs":
         kept = wholes.large(least_vox)
     else:
-        kept = np.zeros(len(wholes.sizes_vox), bool)
-        kept[spinal_column(wholes, wholes.large(least_vox), spacing_mm)] = True
+        kept = spinal_column(wholes, wholes.large(least_vox), spacing_mm)
     is_kept: np.ndarray = kept[wholes.whole_of]
     return is_kept

@@ -40,7 +40,7 @@ def test_5_cm3_are_40_voxels_of_5_mm():
     connected, slabs = ConnectedComponents(), [slice(0, 4), slice(4, 8)]
     components = np.concatenate([connected.add(mask[..., planes]) for planes in slabs], axis=2)
     probability = np.where(mask, 0.9, 0.2)
-    keep_components(connected, "blobs", [5.0] * 3, slabs, components, [probability])
+    keep_components(connected.wholes(), "blobs", [5.0] * 3, slabs, components, [probability])
     mask[5:] = False
     np.testing.assert_array_equal(probability > 0.5, mask)
     np.testing.assert_array_equal(components > 0, mask)

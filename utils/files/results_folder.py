@@ -66,7 +66,8 @@ def write_results(rows: Sequence[dict[str, Any]], path: Path) -> None:
     Lines of other scans, from commands before, are kept; of commands that end at once, one waits for the other.
     """
     with locked(path.with_name(f".{path.name}.lock"), lambda _: None):
-        lines = _read_lines(path) | {one_line(row["name"]): _line(row) for row in rows}
+        lines: dict[str, dict[str, Any]] = {line["name"]: line for line in _read_lines(path, ["name", "scan", "error"])}
+        lines |= {one_line(row["name"]): _line(row) for row in rows}
         write_csv(path, list(lines.values()))
         _write_vertebrae(rows, path.with_name("vertebrae.csv"))
 
@@ -82,16 +83,16 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     return line | {"volume_ml": row.get("volume_ml"), **extents, **row.get("metrics", {}), **volumes}
 
 
-def _read_lines(path: Path) -> dict[str, dict[str, str]]:
-    """The lines of a table that ``write_results`` wrote, by the names of the scans; none of any other file."""
+def _read_lines(path: Path, first_columns: list[str]) -> list[dict[str, str]]:
+    """The lines of a table that begins with these columns; none of any other file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, restval="")
-            if (reader.fieldnames or [])[:3] != ["name", "scan", "error"]:
-                return {}
-            return {line["name"]: {key: text for key, text in line.items() if key} for line in reader}
+            if list(reader.fieldnames or [])[: len(first_columns)] != first_columns:
+                return []
+            return [{key: text for key, text in line.items() if key} for line in reader]
     except (OSError, ValueError, csv.Error):  # absent, or damaged
-        return {}
+        return []
 
 
 def _flat(vertebra: dict[str, Any]) -> dict[str, Any]:
@@ -106,14 +107,13 @@ def _write_vertebrae(rows: Sequence[dict[str, Any]], path: Path) -> None:
         {"scan": one_line(row["name"]), **_flat(one)} for row in rows for one in row.get("vertebrae", ())
     ]
     names = {one_line(row["name"]) for row in rows}
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = [line for line in csv.DictReader(file) if line.get("scan") not in names] + lines
+    before = _read_lines(path, ["scan", "label"])
+    lines = [line for line in before if line["scan"] not in names] + lines
     if lines:
         write_csv(path, lines)
         write_label_tables(path.parent)
-    else:
-        path.unlink(missing_ok=True)
+    elif before:
+        path.unlink()
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

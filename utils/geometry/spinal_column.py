@@ -17,7 +17,7 @@ _LARGEST_STEP_MM = 110.0
 _SECTION_MM = 60.0
 
 
-def spinal_column(wholes: Wholes, candidates: np.ndarray, spacing_mm: Sequence[float]) -> list[int]:
+def spinal_column(wholes: Wholes, candidates: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """The connected components that form one column: of all that do, those with the most voxels.
 
     A column grows from a component by the nearest one that is near enough to it, and so on.
@@ -28,7 +28,7 @@ def spinal_column(wholes: Wholes, candidates: np.ndarray, spacing_mm: Sequence[f
         spacing_mm: along X, Y, Z.
 
     Returns:
-        Numbers of the components.
+        (components,) bool.
     """
     height_vox, numbers = _SECTION_MM / spacing_mm[2], np.nonzero(candidates)[0].tolist()
     centres_mm = {number: wholes.centres(number, height_vox) * spacing_mm for number in numbers}
@@ -38,7 +38,9 @@ def spinal_column(wholes: Wholes, candidates: np.ndarray, spacing_mm: Sequence[f
             column = _grown(start, centres_mm)
             if wholes.sizes_vox[column].sum() > wholes.sizes_vox[best].sum():
                 best = column
-    return best
+    is_column = np.zeros(len(candidates), bool)
+    is_column[best] = True
+    return is_column
 
 
 def _grown(start: int, centres_mm: dict[int, np.ndarray]) -> list[int]:

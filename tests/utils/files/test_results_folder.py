@@ -42,6 +42,14 @@ def test_a_file_of_other_content_is_replaced(tmp_path, content):
     assert list(lines_of(path)) == ["b"]
 
 
+@pytest.mark.parametrize("content", [b"level,ml\nL1,60\n", b"scan,label\n\xff,1\n"])
+def test_a_table_of_vertebrae_that_is_not_ours_stays_where_none_is_named(tmp_path, content):
+    """And is no error, nor is a damaged one of ours."""
+    (tmp_path / "vertebrae.csv").write_bytes(content)
+    write_results([row("a")], tmp_path / "results.csv")
+    assert (tmp_path / "vertebrae.csv").read_bytes() == content
+
+
 def test_of_two_commands_that_end_at_once_one_waits_for_the_other(tmp_path):
     path = tmp_path / "results.csv"
     other = Thread(target=write_results, args=([row("b")], path))
