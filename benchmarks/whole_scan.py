@@ -3,10 +3,10 @@
     python benchmarks/whole_scan.py --segmentation_model RUN --heatmap_model RUN
 
 The scan is a phantom's body from head to pelvis, 512×512×600 voxels of 0.8×0.8×1 mm, without gzip. All ways use one
-network, window and overlap; the same code reads the scan, drops small connected components and brings the mask to the
-scan's grid. They differ in which windows the network sees, and in how the windows are stitched. Dice is that in the box
-around the spine that the localiser found. Peak memory is that of the whole command, for the scan and for its lower 300
-slices, in which the spine's box is as wide.
+network, window and overlap; the same code reads the scan, drops connected components and brings the mask to the scan's
+grid. They differ in which windows the network sees, in how the windows are stitched, and in the precision: fp32, and
+what ``--precision auto`` takes on this CPU. Dice is that in the box around the spine that the localiser found. Peak
+memory is that of the whole command, for the scan and for its lower 300 slices, in which the spine's box is as wide.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +31,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from metrics.mask_metrics import MaskPair, dice
+from prediction.device import fastest_precision
 from prediction.localisation import locate_spine
 from prediction.options import Options
 from prediction.postprocessing import without_dropped_components
@@ -69,7 +71,7 @@ def run_whole_command(scan: Path, arguments: argparse.Namespace, output: Path) -
     """Seconds and peak memory in GB of ``inference.py`` in a process of its own."""
     words = [sys.executable, str(Path(__file__).parents[1] / "inference.py"), "--input", str(scan), "--overwrite"]
     words += ["--segmentation_model", str(arguments.segmentation_model), "--output", str(output)]
-    words += ["--heatmap_model", str(arguments.heatmap_model), "--precision", "fp32"]
+    words += ["--heatmap_model", str(arguments.heatmap_model)]
     started = time.perf_counter()
     process = subprocess.Popen(words)
     _, status, usage = os.wait4(process.pid, 0)
@@ -86,7 +88,9 @@ def by_torchio(model: TrainedModel, image_CXYZ: Tensor) -> Tensor:
     sampler = tio.inference.GridSampler(subject, window, [int(OVERLAP * size) for size in window])
     aggregator = tio.inference.GridAggregator(sampler, overlap_mode="hann")
     for batch in tio.SubjectsLoader(sampler, batch_size=1):
-        aggregator.add_batch(model.network(batch["image"][tio.DATA]), batch[tio.LOCATION])
+        with model.device.autocast():
+            logits = model.network(batch["image"][tio.DATA]).float()
+        aggregator.add_batch(logits, batch[tio.LOCATION])
     return _without_air(aggregator.get_output_tensor())
 
 
@@ -94,8 +98,9 @@ def by_monai(model: TrainedModel, image_CXYZ: Tensor) -> Tensor:
     """Logits (K, X, Y, Z) by sliding_window_inference."""
     window = model.spec.input_shape
     image_BCXYZ = _with_air(image_CXYZ)[None]
-    logits = sliding_window_inference(image_BCXYZ, window, 1, model.network, overlap=OVERLAP, mode="gaussian")
-    return _without_air(logits[0])
+    with model.device.autocast():
+        logits = sliding_window_inference(image_BCXYZ, window, 1, model.network, overlap=OVERLAP, mode="gaussian")
+    return _without_air(logits[0].float())
 
 
 def _with_air(image_CXYZ: Tensor) -> Tensor:
@@ -139,8 +144,7 @@ def main() -> None:
         for path in paths:
             seconds, peak = run_whole_command(path, arguments, Path(folder) / "results")
             print(f"| {path.name} | {seconds:.0f} | {peak:.2f} |", flush=True)
-        models = load_models(arguments.segmentation_model, arguments.heatmap_model, device="cpu", precision="fp32")
-        compare(open_scan(ScanSource(paths[0], "body")), models)
+        compare(open_scan(ScanSource(paths[0], "body")), arguments)
 
 
 def spine_box(scan: Scan, models: Models) -> tuple[slice, slice, slice]:
@@ -153,33 +157,38 @@ def spine_box(scan: Scan, models: Models) -> tuple[slice, slice, slice]:
     return spine.view.source_region(box, margin_mm=0)
 
 
-def compare(scan: Scan, models: Models) -> None:
-    """Print a row for each way of segmenting a scan."""
-    print("\n| way | whole, s | times the first | localiser and windows, s | times the first | Dice with the first |")
-    print("|---|---|---|---|---|---|")
-    for model in (models.localiser, models.segmenter):
-        assert model is not None
-        model.predict(np.full(model.spec.input_shape, HU_AIR, np.int16))  # none is to pay for the others' warming up
-    started = time.perf_counter()
-    first = segment(scan, models, Options(overlap=OVERLAP))
-    whole_unit = time.perf_counter() - started
-    windows_unit = first.seconds["localise"] + first.seconds["segment"]
-    box = spine_box(scan, models)
+def compare(scan: Scan, arguments: argparse.Namespace) -> None:
+    """Print a row for each way of segmenting a scan, in each precision."""
+    print("\n| way | precision | whole, s | × | localiser and windows, s | × | Dice with the first |")
+    print("|---|---|---|---|---|---|---|")
+    first: np.ndarray | None = None
+    whole_unit = windows_unit = 0.0
+    for precision in dict.fromkeys([fastest_precision(torch.device("cpu")), "fp32"]):
+        models = load_models(arguments.segmentation_model, arguments.heatmap_model, device="cpu", precision=precision)
+        for model in (models.localiser, models.segmenter):
+            assert model is not None
+            model.predict(np.full(model.spec.input_shape, HU_AIR, np.int16))  # none is to pay for warming up
+        ways: dict[str, Callable[[], tuple[np.ndarray, float]]] = {
+            "localiser, then segmenter": partial(segment_by, models, scan),
+            "segmenter everywhere": partial(segment_by, Models(models.segmenters), scan),
+            "TorchIO everywhere": partial(segment_all, scan, models.segmenter, by_torchio),
+            "MONAI everywhere": partial(segment_all, scan, models.segmenter, by_monai),
+        }
+        for name, way in ways.items():
+            started = time.perf_counter()
+            mask, windows = way()
+            whole = time.perf_counter() - started
+            if first is None:
+                first, whole_unit, windows_unit, box = mask, whole, windows, spine_box(scan, models)
+            agreement = dice(MaskPair(mask[box], first[box], SPACING_MM))
+            times = f"{whole:.1f} | {whole / whole_unit:.1f} | {windows:.1f} | {windows / windows_unit:.1f}"
+            print(f"| {name} | {precision} | {times} | {agreement:.4f} |", flush=True)
 
-    def row(name: str, mask: np.ndarray, whole: float, windows: float) -> None:
-        agreement = dice(MaskPair(mask[box], first.mask[box], SPACING_MM))
-        times = f"{whole:.1f} | {whole / whole_unit:.1f} | {windows:.1f} | {windows / windows_unit:.1f}"
-        print(f"| {name} | {times} | {agreement:.4f} |", flush=True)
 
-    row("localised, then segmented", first.mask, whole_unit, windows_unit)
-    started = time.perf_counter()
-    everywhere = segment(scan, Models(models.segmenters), Options(overlap=OVERLAP))
-    row("segmented everywhere", everywhere.mask, time.perf_counter() - started, everywhere.seconds["segment"])
-    del everywhere
-    for name, logits_of in {"TorchIO everywhere": by_torchio, "MONAI everywhere": by_monai}.items():
-        started = time.perf_counter()
-        mask, windows_seconds = segment_all(scan, models.segmenter, logits_of)
-        row(name, mask, time.perf_counter() - started, windows_seconds)
+def segment_by(models: Models, scan: Scan) -> tuple[np.ndarray, float]:
+    """Mask of a whole scan by ``segment``, and the seconds that localiser and windows took."""
+    found = segment(scan, models, Options(overlap=OVERLAP))
+    return found.mask, found.seconds.get("localise", 0.0) + found.seconds["segment"]
 
 
 if __name__ == "__main__":

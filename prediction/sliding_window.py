@@ -173,8 +173,8 @@ def predict_slabs(
     """``predict_probabilities`` in slabs along Z, from below, so that the result never has to be in memory whole.
 
     Windows go up layer by layer, and what no further layer reaches is finished: memory holds the image and the logits
-    of one layer alone. The network doesn't see windows that aren't wanted or hold nothing but air in their middles;
-    what no window sees is background.
+    of one layer alone. The network doesn't see windows that aren't wanted or have no bone in their middles; what no
+    window sees is background.
 
     Yields:
         (planes, (K, X, Y, z) float32 in [0, 1] on the CPU).
@@ -193,7 +193,9 @@ def predict_slabs(
         low, high = axes[2].middles[level]
         middle_of_layer = image_of_layer[..., low - planes.start : high - planes.start]
         for i, j in np.argwhere(wanted).tolist():
-            wanted[i, j] = _holds_body(middle_of_layer, axes[0].middles[i], axes[1].middles[j], scaling)
+            wanted[i, j] = _holds_bone(
+                middle_of_layer[:, slice(*axes[0].middles[i]), slice(*axes[1].middles[j])], scaling
+            )
         wanted[0, 0] |= layer.is_empty  # it takes one answer to know how many classes there are
         for places, windows_BCXYZ in _batches(image_of_layer, axes, z - planes.start, batch_size, wanted, scaling):
             layer.add(places, level, _logits(network, windows_BCXYZ.to(device), mirror))
@@ -226,10 +228,17 @@ def _batches(
         yield places, torch.stack(windows)
 
 
-def _holds_body(middle_CXYZ: Tensor, middle_x: tuple[int, int], middle_y: tuple[int, int], scaling: HuScaling) -> bool:
-    """Whether a window's middle, of which the planes along Z are given, holds more than air."""
-    middle = middle_CXYZ[:, slice(*middle_x), slice(*middle_y)]
-    return middle.numel() > 0 and float(middle.max()) >= scaling.least_of_body
+def _holds_bone(middle_CXYZ: Tensor, scaling: HuScaling) -> bool:
+    """Whether a window's middle has a place that is as dense as bone.
+
+    A mean over 3×3×3 voxels is asked for, as the noise of a single voxel reaches farther.
+    """
+    if middle_CXYZ.numel() == 0 or float(middle_CXYZ.max()) < scaling.least_of_bone:
+        return False
+    size = [min(3, along) for along in middle_CXYZ.shape[1:]]  # there must be at least as many voxels
+    padding = [along // 2 for along in size]
+    means = torch.nn.functional.avg_pool3d(middle_CXYZ, size, stride=2, padding=padding, count_include_pad=False)
+    return float(means.max()) >= scaling.least_of_bone
 
 
 @dataclass(frozen=True)

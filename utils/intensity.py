@@ -8,8 +8,9 @@ from torch import Tensor
 
 from utils.constants import HU_AIR, HU_PER_UNIT, HU_RANGE
 
-# A region in which nothing is denser holds no body.
-_BODY_HU = -500.0
+# Bone reaches this in the mean of 3×3×3 voxels. On five real scans, at most 4e-5 of the vertebrae's voxels lie in
+# blocks of 48 mm in which nothing does.
+_BONE_HU = 100.0
 
 
 def scale_hu(image_hu: Tensor, hu_range: tuple[float, float] = HU_RANGE, hu_per_unit: float = HU_PER_UNIT) -> Tensor:
@@ -50,9 +51,9 @@ class HuScaling:
         return self._scale_value(self.air_hu)
 
     @property
-    def least_of_body(self) -> float:
-        """The scaled value that some voxel reaches wherever there is a body."""
-        return self._scale_value(_BODY_HU)
+    def least_of_bone(self) -> float:
+        """The scaled value that the mean of 3×3×3 voxels reaches somewhere in any bone."""
+        return self._scale_value(_BONE_HU)
 
     def _scale_value(self, value_hu: float) -> float:
         low, high = self.hu_range

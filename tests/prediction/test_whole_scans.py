@@ -286,7 +286,7 @@ class Always(nn.Module):
 
 
 def test_an_ensemble_averages_probabilities(tmp_path):
-    image_hu = np.random.default_rng(0).integers(0, 90, (20, 20, 40), np.int16)
+    image_hu = np.random.default_rng(0).integers(200, 900, (20, 20, 40), np.int16)
     path = save(tmp_path / "a.nii", image_hu, np.eye(4))
     options = Options(postprocess="none", probabilities=True)
     sure, unsure, against = (replace(ORACLES.segmenter, network=Always(p)) for p in (0.9, 0.5, 0.25))
