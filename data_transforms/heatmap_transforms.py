@@ -7,9 +7,13 @@ import torchio as tio
 from data_transforms.classes.heatmap_from_labels import HeatmapFromLabels
 from data_transforms.classes.labels_to_classes import LabelsToClasses
 from data_transforms.classes.names_from_labels import NamesFromLabels
+from data_transforms.classes.random_field_of_view import RandomFieldOfView
 from data_transforms.classes.scale_hu import ScaleHU
 from data_transforms.presets import Presets, intensity_augmentation, spatial_augmentation
 from verse_utils.labels import LABEL_SCHEMES
+
+# Share of the scans of which a part is shown where names are taught: they are to be read from what a scan shows.
+_CUT_SHARE = 0.6
 
 
 def heatmap_presets(mode: str = "distance", augmentation: str = "light", labels: str = "binary") -> Presets:
@@ -29,6 +33,8 @@ def heatmap_presets(mode: str = "distance", augmentation: str = "light", labels:
         to_classes = LabelsToClasses(LABEL_SCHEMES["binary"].class_of, copy=False)
         target = [HeatmapFromLabels(mode, copy=False), to_classes, ScaleHU(copy=False)]
     spatial, intensity = spatial_augmentation(augmentation), _of_the_image(intensity_augmentation(augmentation))
+    if labels == "vertebrae":
+        spatial.insert(0, RandomFieldOfView(p=_CUT_SHARE, copy=False))
     return Presets(
         train=tio.Compose([*spatial, *target, *intensity], copy=False),
         evaluate=tio.Compose(target, copy=False),

@@ -6,7 +6,7 @@ import hashlib
 import io
 import pickle
 import warnings
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +162,21 @@ def find_checkpoint(run: Path, runs: Path, task: Task) -> Path:
     return run if folder is None else folder.best_checkpoint
 
 
-def load_weights(path: Path, spec: NetworkSpec, network: nn.Module) -> None:
-    """Load a checkpoint's weights into a network of the same plan; the input shape may differ.
+def load_weights(path: Path, spec: NetworkSpec, network: Network) -> None:
+    """Load a checkpoint's weights into a network of the same plan. The input shape may differ, and so may what is told
+    apart: then the layers that give the logits keep the weights that they have.
 
     Raises:
         UserError: no checkpoint, or one of another model.
     """
-    fill_network(network, spec, load_checkpoint(path), path)
+    content = load_checkpoint(path)
+    found: NetworkSpec = content["network"]
+    if found.out_channels != spec.out_channels:
+        heads = {parameter for head in network.heads() for parameter in head.parameters()}
+        own = {name: parameter.detach() for name, parameter in network.named_parameters() if parameter in heads}
+        content["network"] = replace(found, out_channels=spec.out_channels)
+        content["weights"] = {**content["weights"], **own}
+    fill_network(network, spec, content, path)
 
 
 def fill_network(network: nn.Module, spec: NetworkSpec, content: dict[str, Any], path: Path) -> None:

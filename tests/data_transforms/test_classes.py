@@ -9,6 +9,7 @@ from data_transforms.classes.labels_to_classes import LabelsToClasses
 from data_transforms.classes.mask_cut_out import MaskCutOut
 from data_transforms.classes.pad_to_ratio import PadToRatio
 from data_transforms.classes.random_bone_density import RandomBoneDensity
+from data_transforms.classes.random_field_of_view import FieldOfView, RandomFieldOfView
 from data_transforms.classes.scale_hu import ScaleHU
 from verse_utils.labels import LABEL_SCHEMES
 
@@ -33,6 +34,8 @@ CLASSES = [
     RandomContrast((0.5, 2)),
     RandomInvertedGamma((-0.5, 0.5)),
     RandomBoneDensity(),
+    FieldOfView((2, 1, 2), (8, 6, 8)),
+    RandomFieldOfView(),
 ]
 
 
@@ -192,3 +195,40 @@ def test_bone_density_changes_the_inside_of_vertebrae_alone():
     assert (found[shell] == 200).all()
     without = RandomBoneDensity()(make(np.zeros((12, 12, 12)), image_hu))["image"].data
     assert (without == 200).all()
+
+
+def column() -> tio.Subject:
+    """A view (8, 8, 16) in 2 mm voxels: a scan from Z = 2 to 14 with T12, L1 and L2, three slices each."""
+    image, label = np.full((8, 8, 16), -1000, np.int16), np.zeros((8, 8, 16))
+    image[:, :, 2:14] = 100 * np.arange(12)
+    for number, bottom in ((21, 3), (20, 7), (19, 11)):
+        label[3:5, 3:5, bottom : bottom + 3] = number
+    return make(label, image, (2, 2, 2))
+
+
+def test_a_field_of_view_fills_the_view_and_unlabels_what_it_cuts():
+    found = FieldOfView((2, 2, 4), (6, 6, 12))(column())  # half of the view along each axis: twice as large
+    label = found["label"].data[0].numpy()
+    assert label.shape == (8, 8, 16) and found["image"].spacing == (1, 1, 1)
+    assert set(np.unique(label)) == {0, 20}  # L2 and T12 have lost a third
+    assert np.flatnonzero((label == 20).any(axis=(0, 1))).tolist() == [6, 7, 8, 9, 10, 11]
+    # The same place in mm has the same value: between voxels 5 and 6, the middle of 300 and 400 HU.
+    place_vox = np.linalg.inv(found["image"].affine) @ column()["image"].affine @ [4, 4, 5.25, 1]
+    x, y, z = np.rint(place_vox[:3]).astype(int)
+    assert found["image"].data[0, x, y, z] == 325
+    narrow = FieldOfView((3, 3, 2), (5, 5, 14))(column())["image"].data[0]
+    air = narrow == -1000
+    assert air[0].all() and air[-1].all() and not air[3:5, 3:5, 1:15].any()
+
+
+def test_random_fields_of_view_show_whole_vertebrae_of_what_was_scanned():
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(40):
+        found = RandomFieldOfView()(column())
+        labels = tuple(np.unique(found["label"].data))
+        assert labels[0] == 0 and len(labels) > 1
+        seen.add(labels)
+    assert len(seen) >= 4 and (0, 19, 20, 21) in seen
+    empty = make(np.zeros((8, 8, 16)))
+    assert torch.equal(RandomFieldOfView()(empty)["image"].data, empty["image"].data)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from prediction.checkpoints import NetworkSpec, load_checkpoint, save_checkpoint
+from prediction.checkpoints import NetworkSpec, load_checkpoint, load_weights, save_checkpoint
 from verse_utils.errors import UserError
 
 SPEC = NetworkSpec("UNet", 1, 1, (16, 16, 16))
@@ -31,3 +31,21 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_of_before_stays(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_of_a_network_that_tells_less_apart_fill_all_but_the_head(tmp_path):
+    """Of a localiser that finds the spine for one that names vertebrae."""
+    options = {"channels": (4, 8, 16)}
+    first, names = (NetworkSpec("UNet", 1, count, (16, 16, 16), options) for count in (1, 27))
+    source, network = first.build(), names.build()
+    save_checkpoint(tmp_path / "best.pt", first, source.state_dict(), {"task": "heatmap"})
+    (head,) = network.heads()
+    before = head.weight.detach().clone()
+    load_weights(tmp_path / "best.pt", names, network)
+    torch.testing.assert_close(head.weight.detach(), before)
+    own = network.state_dict()
+    same = [name for name, tensor in source.state_dict().items() if torch.equal(own[name], tensor)]
+    assert len(same) == len(own) - 2  # weight and bias of the head
+    other = NetworkSpec("UNet", 1, 27, (16, 16, 16), {"channels": (4, 8, 32)})
+    with pytest.raises(UserError, match="give one of the same model and options"):
+        load_weights(tmp_path / "best.pt", other, other.build())

@@ -22,7 +22,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--field_of_view", choices=FIELDS_OF_VIEW, default="spine", help="what is scanned")
     parser.add_argument("--shapes", type=Path, help="folder with masks whose vertebrae trunks are built around")
+    voxel_help = "edge of the voxels of trunks and bodies, if it isn't to be drawn; coarse ones are quickly made"
+    parser.add_argument("--voxel_mm", type=float, help=voxel_help)
     arguments = parser.parse_args()
+    if arguments.voxel_mm is not None and not 0.3 <= arguments.voxel_mm <= 10:
+        parser.error(f"--voxel_mm {arguments.voxel_mm:g}: must lie between 0.3 and 10")
     counts = {split: getattr(arguments, split) for split in SPLITS}
     try:
         scores = write_phantom_dataset(
@@ -32,6 +36,7 @@ def main() -> None:
             arguments.workers,
             field_of_view=arguments.field_of_view,
             shapes=arguments.shapes,
+            voxel_mm=arguments.voxel_mm,
         )
     except UserError as error:
         parser.exit(2, f"error: {one_line(error)}\n")

@@ -28,6 +28,7 @@ from verse_utils.phantom.trunk.phantom import make_trunk_phantom
 _STORED_AXES = {"LAS": 216, "PSR": 67, "PIR": 59, "LPS": 31, "LSP": 1}
 _CT_CODES = ((1, 0), (1, 1), (0, 2))  # qform and sform code: VerSe's CTs come with any of these
 _MASK_CODES = ((0, 2), (1, 1))
+_MOST_CASES = 100  # of a split
 
 
 def make_phantom(seed: int | Sequence[int], size: str = "full") -> Phantom:
@@ -80,7 +81,11 @@ def _grid(anatomy: Anatomy, rng: np.random.Generator, tiny: bool) -> tuple[np.nd
     return affine, (i, j, k)
 
 
-_MAKERS: dict[str, Callable[..., Phantom]] = {"spine": make_phantom, "trunk": make_trunk_phantom}
+_MAKERS: dict[str, Callable[..., Phantom]] = {
+    "spine": make_phantom,
+    "trunk": make_trunk_phantom,
+    "body": partial(make_trunk_phantom, whole=True),
+}
 FIELDS_OF_VIEW = tuple(_MAKERS)
 
 
@@ -92,6 +97,7 @@ def write_phantom_dataset(
     size: str = "full",
     field_of_view: str = "spine",
     shapes: Path | None = None,
+    voxel_mm: float | None = None,
 ) -> list[float]:
     """Write a VerSe19-shaped folder of phantoms.
 
@@ -101,22 +107,35 @@ def write_phantom_dataset(
         seed: of the whole data set; each case depends on it, its split and its number alone.
         workers: processes.
         size: as in ``make_phantom``.
-        field_of_view: "spine", a run of vertebrae in simple surroundings, or "trunk", see ``make_trunk_phantom``.
+        field_of_view: "spine", a run of vertebrae in simple surroundings, or "trunk", see ``make_trunk_phantom``, or
+            "body", all of that from the skull to the pelvis.
         shapes: folder with masks whose vertebrae trunks are built around.
+        voxel_mm: edge of the voxels of trunks and bodies, if it isn't to be drawn.
 
     Returns:
         The Dice of the mask ``HU > 150`` for each case: what a threshold alone achieves.
 
     Raises:
-        UserError: shapes for another field of view than that of a trunk, no masks there, or masks that can't be used.
+        UserError: shapes or voxels for a field of view that doesn't take them, no masks there, or masks that can't be
+            used; more cases than a data set has room for.
     """
     make: Callable[[Sequence[int]], Phantom] = partial(_MAKERS[field_of_view], size=size)
     # Data sets of trunks are trained on together, so their ids must differ; those of spines are the demo's.
-    kind = "phantom" if field_of_view == "spine" else f"trunk{seed}case" if shapes is None else f"shape{seed}case"
+    kind = "phantom" if field_of_view == "spine" else f"{field_of_view if shapes is None else 'shape'}{seed}case"
+    if voxel_mm is not None:
+        if field_of_view == "spine":
+            raise UserError(f"--voxel_mm {voxel_mm:g}: spines have voxels of their own; add --field_of_view trunk")
+        make = partial(make, voxel_mm=voxel_mm)
     if shapes is not None:
         if field_of_view != "trunk":
             raise UserError(f"--shapes {shapes}: only trunks are built around masks; add --field_of_view trunk")
-        make = partial(make_trunk_phantom, size=size, masks=find_masks(shapes))
+        make = partial(make, masks=find_masks(shapes))
+    # Ids begin with 100, 200 and 300; the same number is the same body.
+    too_many = [split for split in SPLITS if counts.get(split, 0) > _MOST_CASES]
+    if too_many:
+        raise UserError(
+            f"--{too_many[0]} {counts[too_many[0]]}: at most {_MOST_CASES}; add a data set of another --seed"
+        )
     jobs = [
         (split, number)
         for split_index, split in enumerate(SPLITS)

@@ -4,10 +4,11 @@ import pytest
 
 from verse_utils.cases import find_cases
 from verse_utils.centroids import read_centroids
+from verse_utils.errors import UserError
 from verse_utils.images import read_case
 from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
 from verse_utils.phantom.anatomy import make_anatomy
-from verse_utils.phantom.dataset import make_phantom
+from verse_utils.phantom.dataset import make_phantom, write_phantom_dataset
 from verse_utils.phantom.render import render
 
 
@@ -77,3 +78,24 @@ def test_variants_occur():
     for body in bodies:
         order = sorted(body, key=lambda number: -body[number].origin[2])
         assert order == sorted(order, key=ANATOMICAL_ORDER.index)
+
+
+def test_bodies_are_scanned_from_the_skull_to_the_pelvis_in_coarse_voxels(tmp_path):
+    write_phantom_dataset(tmp_path, {"training": 1}, field_of_view="body", voxel_mm=6)
+    (case,) = find_cases(tmp_path, 19)
+    scan = read_case(case)
+    assert nib.affines.voxel_sizes(scan.affine) == pytest.approx([6, 6, 6])
+    shown = set(np.unique(scan.label)) - {0}
+    assert {1, 8, 20, 24} <= shown and len(shown) >= 23
+    assert case.case_id.startswith("sub-body0case")
+
+
+def test_voxels_are_not_for_spines(tmp_path):
+    with pytest.raises(UserError, match=r"--voxel_mm 3: .* --field_of_view trunk"):
+        write_phantom_dataset(tmp_path, {"training": 1}, voxel_mm=3)
+
+
+def test_no_body_is_in_two_splits(tmp_path):
+    """The 101st training case would have the number of the first one of validation."""
+    with pytest.raises(UserError, match=r"--training 101: at most 100"):
+        write_phantom_dataset(tmp_path, {"training": 101, "validation": 1})

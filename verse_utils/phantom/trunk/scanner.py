@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import nibabel as nib
@@ -18,13 +18,15 @@ _NOISE_SLICES = 48  # for which noise is drawn anew
 _TILE = 72  # edge of the block of texture that is laid side by side
 # (lowest, highest) level at the ends of the field of view, and how often it is scanned. Levels between two vertebrae
 # cut one of them; 25 to 27 lie in the pelvis, below 1 is the skull.
-_REGIONS: dict[tuple[tuple[float, float], tuple[float, float]], float] = {
+Regions = Mapping[tuple[tuple[float, float], tuple[float, float]], float]
+REGIONS: Regions = {
     ((18.0, 22.0), (5.5, 8.5)): 0.3,  # chest
     ((24.0, 28.5), (14.0, 17.5)): 0.25,  # abdomen and pelvis
     ((25.0, 28.5), (4.0, 8.0)): 0.2,  # chest to pelvis
     ((20.0, 23.0), (0.0, 4.0)): 0.1,  # neck and chest
     ((21.5, 24.0), (13.0, 17.0)): 0.15,  # upper abdomen
 }
+WHOLE: Regions = {((25.0, 28.5), (-3.0, 0.5)): 1.0}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ class Protocol:
 
 
 def draw_protocol(
-    anatomy: Anatomy, rng: np.random.Generator, spacing_mm: float | None = None, levels: tuple[int, int] | None = None
+    anatomy: Anatomy,
+    rng: np.random.Generator,
+    spacing_mm: float | None = None,
+    levels: tuple[int, int] | None = None,
+    regions: Regions = REGIONS,
 ) -> Protocol:
     """Draw a field of view anywhere between neck and pelvis, slices of 0.7 to 5 mm, a kernel and a dose.
 
@@ -60,11 +66,12 @@ def draw_protocol(
         rng: draws the rest.
         spacing_mm: of all axes, if it isn't to be drawn; coarse voxels are for tests.
         levels: VerSe's numbers of the highest and the lowest vertebra that are to be seen; the ends lie about there.
+        regions: that the field of view is drawn from where there are no ``levels``.
     """
     if levels:
         high, low = rng.uniform(levels[0] - 2.5, levels[0] + 1), rng.uniform(levels[1] - 0.5, levels[1] + 2.5)
     else:
-        region = list(_REGIONS)[rng.choice(len(_REGIONS), p=list(_REGIONS.values()))]
+        region = list(regions)[rng.choice(len(regions), p=list(regions.values()))]
         low, high = (rng.uniform(*ends) for ends in region)
     is_sharp = rng.random() < 0.4
     slice_mm = float(rng.choice([rng.uniform(0.7, 1.25), rng.uniform(1.5, 2.5), 3.0, 5.0], p=[0.35, 0.25, 0.2, 0.2]))
