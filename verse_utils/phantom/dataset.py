@@ -119,7 +119,7 @@ def write_phantom_dataset(
         UserError: shapes or voxels for a field of view that doesn't take them, no masks there, or masks that can't be
             used; more cases than a data set has room for.
     """
-    make: Callable[[Sequence[int]], Phantom] = partial(_MAKERS[field_of_view], size=size)
+    make: Callable[..., Phantom] = partial(_MAKERS[field_of_view], size=size)
     # Data sets of trunks are trained on together, so their ids must differ; those of spines are the demo's.
     kind = "phantom" if field_of_view == "spine" else f"{field_of_view if shapes is None else 'shape'}{seed}case"
     if voxel_mm is not None:
