@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import tempfile
@@ -25,11 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prediction.options import LABELS, POSTPROCESSING, Options
+from prediction.options import Options, parse_arguments
+from prediction.results.results_folder import ScanResults, print_table, write_results
 from utils.constants import SEGMENTATION_SPACING_MM
-from utils.files.results_folder import ScanResults, print_table, write_results
-from utils.files.run_folder import RUNS_FOLDER
-from utils.misc import OneLineParser, command, write_json
+from utils.misc import command, write_json
 from verse_utils.errors import UserError, one_line
 from verse_utils.files.disk import require_writable
 
@@ -87,8 +85,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     from metrics.mask_scores import score_scan
     from metrics.reference_masks import find_reference_mask
     from prediction.whole_scans import segment
-    from utils.files.dicom.segmentation import check_source, write_segmentation
-    from utils.files.names import write_names
+    from utils.files.dicom.segmentation import check_source
     from utils.files.scans import open_scan
     from utils.files.training_cases import check_labels
 
@@ -110,18 +107,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         found = segment(scan, models, job.options)
         metrics = {"metrics": score_scan(found.mask, scan, scan.path, reference_path)} if reference_path else {}
         started = time.perf_counter()
-        scan.save(found.mask, results.mask)
-        if scan.tilt is not None:
-            scan.save_on_slices(found.mask, results.mask_on_slices)
-        if found.probabilities is not None:
-            scan.save(found.probabilities, results.probabilities)
-        results.centroids.unlink(missing_ok=True)
-        if job.options.labels == "vertebrae":
-            write_names(found.vertebrae, scan.with_right_angles(found.mask)[1], results.centroids)
-        if job.dicom_seg and scan.series is not None:
-            model, scheme = models.segmenter, models.scheme(job.options.labels)
-            names = dict(zip(scheme.mask_values[1:], scheme.class_names, strict=True))
-            write_segmentation(found.mask, scan.series, names, model.name, model.sha256, results.segmentation)
+        _write_volumes(found, scan, models, results, job)
         seconds = {**found.seconds, "write": round(time.perf_counter() - started, 2)}
         if job.preview:
             started = time.perf_counter()
@@ -138,6 +124,25 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     except Exception as error:  # one scan must never stop the others
         reason = (str(error).splitlines() or [""])[0][:200]
         return {**base, "error": f"{source.path}: {type(error).__name__}: {reason}; leave it out"}
+
+
+def _write_volumes(found: Segmentation, scan: Scan, models: Models, results: ScanResults, job: Job) -> None:
+    """Write what was found, in all the forms that are asked for."""
+    from prediction.results.named_centroids import write_names
+    from utils.files.dicom.segmentation import write_segmentation
+
+    scan.save(found.mask, results.mask)
+    if scan.tilt is not None:
+        scan.save_on_slices(found.mask, results.mask_on_slices)
+    if found.probabilities is not None:
+        scan.save(found.probabilities, results.probabilities)
+    results.centroids.unlink(missing_ok=True)
+    if job.options.labels == "vertebrae":
+        write_names(found.vertebrae, scan.with_right_angles(found.mask)[1], results.centroids)
+    if job.dicom_seg and scan.series is not None:
+        model, scheme = models.segmenter, models.scheme(job.options.labels)
+        names = dict(zip(scheme.mask_values[1:], scheme.class_names, strict=True))
+        write_segmentation(found.mask, scan.series, names, model.name, model.sha256, results.segmentation)
 
 
 def _kept(base: dict[str, Any], results: ScanResults, reference_path: Path | None, job: Job) -> dict[str, Any] | None:
@@ -222,64 +227,11 @@ def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[
 
 
 def _save_picture(name: str, found: Segmentation, path: Path) -> None:
-    from utils.preview import draw_mask, save_preview
+    from prediction.results.preview import draw_mask, save_preview
 
     if found.working_hu is None or found.working_components is None:
         return
     save_preview(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_components, name), path)
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = OneLineParser(
-        description="Segment the vertebrae of CT scans; the masks lie on the scans' own grids.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    input_help = "images, DICOM folders, folders or ZIPs of them, globs"
-    add("--input", nargs="+", required=True, metavar="SCAN", help=input_help)
-    add("--series", metavar="NAME", help="UID or description of the DICOM series to take, where there are several")
-    add("--resample_series", action="store_true", help="put DICOM slices of uneven spacing on an even grid")
-    add("--output", type=Path, default="results", help="folder of the results")
-    segmenter_help = "run's name, its folder, or a checkpoint file; of several, the probabilities are averaged; "
-    segmenter_help += "if not given, the pretrained one, with the pretrained localiser"
-    add("--segmentation_model", type=Path, nargs="+", metavar="RUN", help=segmenter_help)
-    localiser_help = "the same of the localiser; without one, the whole scan is searched for a --segmentation_model"
-    add("--heatmap_model", type=Path, help=localiser_help)
-    add("--no_localiser", action="store_true", help="search the whole scan, even with a --heatmap_model")
-    add("--runs", type=Path, default=RUNS_FOLDER, help="folder in which names of runs are looked up")
-    add("--margin_mm", type=float, default=Options.margin_mm, help="around the spine that the localiser found")
-    add("--overlap", type=float, default=Options.overlap, help="smallest share of a window that its neighbour covers")
-    add("--batch_size", type=int, default=Options.batch_size, help="windows in a forward pass")
-    add("--tta", action="store_true", help="average with the prediction of the mirrored scan: twice the time")
-    keep = "connected components to keep: of one spinal column, of 5 cm³ and more (blobs), the largest, or all (none)"
-    add("--postprocess", choices=POSTPROCESSING, default=Options.postprocess, help=keep)
-    labels_help = "what the mask tells apart: the segmenter's classes, or each of the vertebrae, named by the localiser"
-    add("--labels", choices=LABELS, default=Options.labels, help=labels_help)
-    add("--probabilities", action="store_true", help="save the probability of foreground, too")
-    seg_help = "also write each mask as DICOM Segmentation, which refers to the slices of its series"
-    add("--dicom_seg", action="store_true", help=seg_help)
-    add("--as_dataset", type=Path, metavar="FOLDER", help="also write each scan and its mask as a training case")
-    add("--preview", action="store_true", default=True, help="draw a picture of each mask; done unless --no_preview")
-    add("--no_preview", dest="preview", action="store_false", help="draw no pictures")
-    add("--evaluate", type=Path, metavar="MASKS", help="folder of reference masks to score the results by")
-    add("--overwrite", action="store_true", help="segment scans again whose results exist")
-    add("--json", action="store_true", help="print the summaries as JSON instead of the table")
-    add("--workers", type=int, default=1, help="scans at a time, each in a process")
-    add("--scheduler", metavar="ADDRESS", help="running Dask scheduler that gets the scans; workers see the same files")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    add("--precision", default="auto", choices=("fp32", "bf16", "fp16", "auto"), help="auto: the fastest here")
-    arguments = parser.parse_args()
-    if not 0 <= arguments.margin_mm < math.inf or not 0 <= arguments.overlap < 1:
-        parser.error("--margin_mm must be a distance from 0 on, --overlap lie between 0 and below 1")
-    if min(arguments.batch_size, arguments.workers) < 1:
-        parser.error("--batch_size and --workers must be positive")
-    for name in ("output", "as_dataset"):
-        if (folder := getattr(arguments, name)) is not None and folder.is_file():
-            parser.error(f"--{name} {folder}: is a file; give a folder")
-    if arguments.evaluate is not None and not arguments.evaluate.is_dir():
-        parser.error(f"--evaluate {arguments.evaluate}: no such folder of masks")
-    return arguments
 
 
 def _job(arguments: argparse.Namespace) -> Job:

@@ -109,8 +109,6 @@ def preprocess_cases(
             full, or another run writes this H5. Then no H5 is written; finished cases are kept for the next run.
     """
     from utils.files.h5_packing import check_data_path, only_writer, pack_cases
-    from verse_utils.check.cases import remark_duplicates
-    from verse_utils.check.findings import lines_of
 
     cases, output = selection.cases, output.resolve() if scheduler else output  # its workers run in other folders
     has_verse = any(is_verse(case.data_set) for case in cases)
@@ -122,23 +120,34 @@ def preprocess_cases(
         check_data_path(h5_path, data_path)
         _require_room(cases, settings, h5_path)
         work = partial(preprocess_case, settings=settings, h5_path=h5_path, pictures=pictures)
-        with tqdm(total=len(cases), desc=f"{settings.task} H5", unit="case") as progress:
-            found = {}
-            for report in run_all(work, cases, workers or 1, scheduler):
-                found[report.split, report.case_id] = report
-                progress.update()
-        reports = [header.joined(found[header.split, header.case_id]) for header in selection.reports]
-        remark_duplicates(reports)
-        left_out = lines_of([*selection.left_out, *reports], faults=True)
-        usable = [case for case, report in zip(cases, reports, strict=True) if not report.faults]
-        if left_out and (strict or not usable):
-            raise UserError("; ".join(left_out))
+        found = list(tqdm(run_all(work, cases, workers or 1, scheduler), f"{settings.task} H5", len(cases), unit="case"))
+        usable, notes = _judge(selection, found, strict)
         if scheduler is not None:
             _check_written(h5_path, usable)
-        notes = {"data_path": data_path, "left_out": left_out, "remarks": lines_of(reports, faults=False)}
         names = [(case.split, case.case_id) for case in usable]
-        pack_cases(h5_path, settings.task, settings.as_dict(), names, notes)
+        pack_cases(h5_path, settings.task, settings.as_dict(), names, {"data_path": data_path, **notes})
     return h5_path
+
+
+def _judge(selection: Selection, found: Sequence[CaseReport], strict: bool) -> tuple[list[Case], dict[str, list[str]]]:
+    """The cases that can be used, and lines for the H5 on those that are left out and what is worth a look.
+
+    Args:
+        selection: with what the headers of the cases tell.
+        found: what their voxels tell, in any order.
+        strict: raise UserError if a case is left out, not only if all are.
+    """
+    from verse_utils.check.cases import remark_duplicates
+    from verse_utils.check.findings import lines_of
+
+    by_name = {(report.split, report.case_id): report for report in found}
+    reports = [header.joined(by_name[header.split, header.case_id]) for header in selection.reports]
+    remark_duplicates(reports)
+    left_out = lines_of([*selection.left_out, *reports], faults=True)
+    usable = [case for case, report in zip(selection.cases, reports, strict=True) if not report.faults]
+    if left_out and (strict or not usable):
+        raise UserError("; ".join(left_out))
+    return usable, {"left_out": left_out, "remarks": lines_of(reports, faults=False)}
 
 
 def memory_bytes(case: Case, settings: PreprocessingSettings) -> int:

@@ -26,7 +26,7 @@ import torchio as tio
 from data_transforms.presets import intensity_augmentation, spatial_augmentation
 from data_transforms.segmentation_transforms import density_augmentation, segmentation_presets
 from dataloader import Patches, h5VerSe
-from training.arguments import TrainingSettings
+from training.settings import TrainingSettings
 from utils.constants import AUGMENTATIONS, HU_PER_UNIT, HU_RANGE, OVERHANG_VOX
 from utils.files.h5_cases import StoredCase, case_file, write_case
 from utils.files.h5_packing import only_writer, pack_cases

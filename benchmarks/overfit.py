@@ -19,8 +19,8 @@ from metrics.mask_metrics import MaskPair, dice
 from networks import ARCHITECTURES
 from prediction.checkpoints import NetworkSpec
 from prediction.device import find_device
-from training.arguments import TrainingSettings
 from training.scripts import expect_background
+from training.settings import TrainingSettings
 from training.steps.optimizer import build_optimizer
 from training.tasks import SegmentationTraining
 from utils.misc import OneLineParser, command

@@ -19,7 +19,7 @@ from scipy.ndimage import distance_transform_edt
 from metrics.mask_metrics import MaskPair, dice, hd95_mm
 from prediction.checkpoints import load_checkpoint
 from prediction.device import find_device
-from training.arguments import TrainingSettings
+from training.settings import TrainingSettings
 from training.steps.step_plan import StepPlan
 from training.tasks import SegmentationTraining
 from training.testing import predict

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from verse_utils.errors import UserError
-from verse_utils.images import open_image, read_mask, stored_slabs, whole_numbers
+from verse_utils.images import open_image, read_mask, stored_slabs
 from verse_utils.labels import LabelScheme
-from verse_utils.numberings import NUMBERINGS, VERSE, Numbering
+from verse_utils.numberings import NUMBERINGS, VERSE, Numbering, whole_numbers
 
 # Tables that a mask without a name may be of. One of a single number could be "binary" too, but reads as the same.
 _NAMED = tuple(numbering for numbering in NUMBERINGS.values() if not numbering.only_one)

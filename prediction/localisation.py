@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from metrics.heatmap_metrics import spine_in_heatmap
-from prediction.column import Steps, Vertebra, find_candidates, name_vertebrae
+from prediction.names.column import Steps, Vertebra, find_candidates, name_vertebrae
 from prediction.trained_model import TrainedModel
 from utils.files.scans import Scan
 from utils.files.straight_scan import StraightScan

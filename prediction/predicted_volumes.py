@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prediction.confidence import describe_components
 from prediction.options import Options
-from prediction.postprocessing import keep_components
+from prediction.postprocessing import describe_components, keep_components
 from prediction.probabilities import class_indices
 from prediction.trained_model import TrainedModel
 from prediction.working_image import WorkingImage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,10 +61,6 @@ class TrainedModel:
     def names_vertebrae(self) -> bool:
         """Whether it is a localiser with a heatmap of each vertebra."""
         return self.task is HEATMAP and self.scheme.name == "vertebrae"
-
-    def windows(self, image_shape: Sequence[int], overlap: float = 0.5) -> Windows:
-        """Windows that cover an image on the network's grid."""
-        return Windows.cover(image_shape, self.spec.input_shape, overlap, self.overhang_vox)
 
     def check_alike(self, other: TrainedModel, path: Path, other_path: Path) -> None:
         """Whether the probabilities of another model can be averaged with this one's.

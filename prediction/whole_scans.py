@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from prediction.device import find_device
 from prediction.localisation import locate_spine
-from prediction.naming import NamedVertebra, name_mask
+from prediction.names.naming import NamedVertebra, name_mask
 from prediction.options import Options
 from prediction.predicted_volumes import predict_volumes
 from prediction.trained_model import TrainedModel, load_model
@@ -26,6 +26,7 @@ from utils.files.run_folder import RUNS_FOLDER
 from utils.files.scans import Scan, open_scan
 from utils.files.scratch import Scratch
 from utils.files.straight_scan import StraightScan, straight_scan
+from utils.geometry.straightening import Straightening
 from utils.tasks import HEATMAP, SEGMENTATION
 from verse_utils.errors import UserError
 from verse_utils.labels import LABEL_SCHEMES, LabelScheme
@@ -100,6 +101,15 @@ class Segmentation:
     warnings: list[str] = field(default_factory=list)
     vertebrae: list[NamedVertebra] = field(default_factory=list)
 
+    def on_slices(self, straightening: Straightening) -> Segmentation:
+        """The same on the slices of a tilted gantry, instead of the grid with right angles."""
+        return replace(
+            self,
+            mask=straightening.undo(self.mask),
+            probabilities=None if self.probabilities is None else straightening.undo(self.probabilities),
+            region=None if self.region is None else straightening.source_region(self.region),
+        )
+
 
 def load_models(
     segmentation_model: Path | Sequence[Path],
@@ -154,53 +164,46 @@ def segment(scan: Scan | Path | str, models: Models, options: Options = Options(
     if options.labels == "vertebrae":
         models.check_names()
     scan = _opened(scan)
-    clock, scratch, spine = _Clock(), Scratch(), None
     straight = straight_scan(scan)
-    mask = empty_volume(straight.shape, np.uint8)
-    foreground = empty_volume(straight.shape, np.float32) if options.probabilities else None
+    found = _segment_straight(straight, models, options)
+    found.warnings[:0] = scan.warnings
+    return found.on_slices(straight.straightening) if isinstance(straight, StraightScan) else found
+
+
+def _segment_straight(scan: Scan | StraightScan, models: Models, options: Options) -> Segmentation:
+    """``segment`` of a scan whose axes meet at right angles."""
+    clock, scratch, spine = _Clock(), Scratch(), None
+    found = Segmentation(
+        mask=empty_volume(scan.shape, np.uint8),
+        probabilities=empty_volume(scan.shape, np.float32) if options.probabilities else None,
+        seconds=clock.seconds,
+    )
     if models.localiser is not None:
         with clock("localise"):
-            spine = locate_spine(straight, models.localiser, options.margin_mm)
+            spine = locate_spine(scan, models.localiser, options.margin_mm)
     with clock("read"):
-        image = read_working_image(straight, models.segmenter, spine, options.overlap, scratch)
+        image = read_working_image(scan, models.segmenter, spine, options.overlap, scratch)
     if image is None:
-        warning = "no spine found by the localiser; --no_localiser searches the whole scan"
-        mask, foreground = _on_slices(straight, mask, foreground)
-        return Segmentation(mask, foreground, seconds=clock.seconds, warnings=[*scan.warnings, warning])
+        found.warnings.append("no spine found by the localiser; --no_localiser searches the whole scan")
+        return found
     with clock("segment"):
         volumes = predict_volumes(models.segmenters, image, options, scratch)
     with clock("undo"):
-        bring_to_scan(volumes.probabilities, image, models.segmenter.scheme.mask_values, mask, foreground)
-    vertebrae: list[NamedVertebra] = []
-    spacing_mm, warnings = models.segmenter.spacing_mm, list(scan.warnings)
+        values = models.segmenter.scheme.mask_values
+        bring_to_scan(volumes.probabilities, image, values, found.mask, found.probabilities)
     if options.labels == "vertebrae" and spine is not None:
         with clock("name"):
-            vertebrae, told = name_mask(mask, image, volumes.components, spine, scratch)
-            warnings += told
-    mask, foreground = _on_slices(straight, mask, foreground)
-    region = straight.straightening.source_region(image.region) if isinstance(straight, StraightScan) else image.region
-    return Segmentation(
-        mask,
-        foreground,
-        region,
-        image.hu,
-        volumes.components,
-        spacing_mm,
-        volumes.described,
-        clock.seconds,
-        warnings,
-        vertebrae,
+            vertebrae, warnings = name_mask(found.mask, image, volumes.components, spine, scratch)
+            found.vertebrae.extend(vertebrae)
+            found.warnings.extend(warnings)
+    return replace(
+        found,
+        region=image.region,
+        working_hu=image.hu,
+        working_components=volumes.components,
+        spacing_mm=models.segmenter.spacing_mm,
+        components=volumes.described,
     )
-
-
-def _on_slices(
-    straight: Scan | StraightScan, mask: np.ndarray, foreground: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """A mask and probabilities on the scan's own grid, of a tilted gantry's on the slices."""
-    if not isinstance(straight, StraightScan):
-        return mask, foreground
-    undo = straight.straightening.undo
-    return undo(mask), None if foreground is None else undo(foreground)
 
 
 def _opened(scan: Scan | Path | str) -> Scan:

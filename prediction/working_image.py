@@ -53,7 +53,7 @@ def read_working_image(
         scratch: holds the voxels.
     """
     grid = WorkingGrid.isotropic(scan.shape, scan.affine, segmenter.spacing_mm)
-    windows = segmenter.windows(grid.shape, overlap)
+    windows = Windows.cover(grid.shape, segmenter.spec.input_shape, overlap, segmenter.overhang_vox)
     if spine is not None:
         windows = windows.where(lambda middle: spine.touches(grid, middle))
         if not windows.wanted.any():

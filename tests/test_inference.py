@@ -16,8 +16,8 @@ import SimpleITK
 import inference
 from metrics.mask_metrics import MaskPair, dice, precision
 from prediction import localisation
-from prediction.column import Vertebra
 from prediction.localisation import Spine
+from prediction.names.column import Vertebra
 from training.arguments import parse_arguments
 from training.scripts import train_and_test
 from utils.files.find_scans import ScanSource, find_scans

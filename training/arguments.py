@@ -1,157 +1,34 @@
-"""Settings of a training run, and the command line that they are read from."""
+"""The command line that the settings of a training run are read from."""
 
 from __future__ import annotations
 
 import argparse
 import ast
-import json
 import math
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from networks import ARCHITECTURES
-from prediction.options import POSTPROCESSING, Options
+from prediction.options import POSTPROCESSING
 from prediction.pretrained import PRETRAINED
 from training.config_file import parse_with_settings, read_settings
+from training.settings import HEATMAP_LOSSES, OPTIMIZERS, TEST_OPTIONS, TrainingSettings
 from utils.constants import AUGMENTATIONS, HEATMAP_SIGMA_VOX
-from utils.files.run_folder import PLACE_AND_MACHINE, RUNS_FOLDER, RunFolder, find_run_folder
+from utils.files.run_folder import PLACE_AND_MACHINE, RunFolder, find_run_folder
 from utils.misc import OneLineParser, parse_bool
 from utils.preprocessing_settings import is_h5
 from utils.tasks import HEATMAP, Task
-from verse_utils.editions import Edition, add_edition_argument
+from verse_utils.editions import add_edition_argument
 from verse_utils.errors import UserError
 from verse_utils.labels import LABEL_SCHEMES
 from verse_utils.splits import Fold
 
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 SCHEDULES = ("cosine", "poly", "constant")
-
-
-@dataclass(frozen=True)
-class OptimizerFacts:
-    """What is known of an optimizer before torch is loaded.
-
-    Attributes:
-        lr: learning rate if none is given.
-        usual_lr: the least and the largest learning rate that it is used with.
-        weight_decay: if none is given.
-        copies: numbers that it keeps for each weight.
-    """
-
-    lr: float
-    usual_lr: tuple[float, float]
-    weight_decay: float
-    copies: int
-
-
-# Prodigy: its authors recommend --lr 1, and it keeps two moments, the weight at the start, and a running sum.
-# AdamW: torch's defaults, two moments. SGD: those of nnU-Net (Isensee et al. 2021), one moment.
-OPTIMIZERS = {
-    "prodigy": OptimizerFacts(1.0, (0.1, 10.0), 0.01, copies=4),
-    "adamw": OptimizerFacts(1e-3, (1e-6, 1e-2), 0.01, copies=2),
-    "sgd": OptimizerFacts(1e-2, (1e-5, 1e-1), 3e-5, copies=1),
-}
-
-# The localiser's loss by its labels, where none is given.
-HEATMAP_LOSSES = {"binary": HEATMAP.losses[0], "vertebrae": "HeatmapCE"}
-
-# Settings of the test alone, which --test_only may give; their defaults are those of the test after training.
-_TEST_OPTIONS = ("test_split", "overlap", "tta", "postprocess")
-
-# What may change between a run and its continuation: how long it takes, and what concerns the machine. The cases behind
-# --data_path are compared by their content.
-_FREE_TO_CHANGE = (
-    *(name for name in PLACE_AND_MACHINE if name != "model_name"),
-    *("dataset_edition", "epochs", "early_stopping", "full_validation", "precision"),
-    *_TEST_OPTIONS,
-)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of a run: the arguments of the command line with their defaults, and the task."""
-
-    task: Task
-    data_path: tuple[Path, ...]
-    model_name: str
-    epochs: int = 200
-    batch_size: int = 1
-    lr: float = OPTIMIZERS["prodigy"].lr
-    input_shape: tuple[int, int, int] = field(kw_only=True)
-    model: str = "UNet"
-    early_stopping: int = 30
-    dataset_edition: Edition = 19
-    no_download: bool = False
-    use_wandb: bool = False
-    model_args: dict[str, Any] = field(default_factory=dict)
-    optimizer: str = "prodigy"
-    weight_decay: float = OPTIMIZERS["prodigy"].weight_decay
-    schedule: str = "cosine"
-    warmup: int = 0
-    loss: str = field(kw_only=True)
-    heatmap_mode: str = "distance"
-    labels: str = "binary"
-    augmentation: str = "light"
-    patches_per_volume: int = 4
-    bone_share: float = 1 / 3
-    precision: str = "fp32"
-    compile: bool = False
-    checkpointing: bool = False
-    accumulate: int = 1
-    memory_gb: float | None = None
-    clip: float = 12.0
-    ema: float = 0.0
-    full_validation: int | None = None
-    checkpoint_minutes: float = 10.0
-    restart: bool = False
-    init_from: Path | None = None
-    fold: Fold | None = None
-    test_only: bool = False
-    test_split: str = "test"
-    overlap: float = Options.overlap
-    tta: bool = False
-    postprocess: str = Options.postprocess
-    seed: int = 0
-    workers: int = 1
-    device: str = "auto"
-    output: Path = RUNS_FOLDER
-
-    @property
-    def data_paths(self) -> str:
-        """The paths of the data as text, for messages."""
-        return ", ".join(map(str, self.data_path))
-
-    @property
-    def run_folder(self) -> RunFolder:
-        """The folder of the run's results."""
-        return RunFolder(self.output / self.model_name)
-
-    @property
-    def test_folder(self) -> RunFolder:
-        """The folder of the test's results: the run's own, unless split or options are not those after training."""
-        flags = {"overlap": f"overlap{self.overlap:g}", "tta": "tta", "postprocess": self.postprocess}
-        differing = [flag for name, flag in flags.items() if getattr(self, name) != getattr(TrainingSettings, name)]
-        name = "_".join([self.test_split, *differing])
-        return self.run_folder if name == TrainingSettings.test_split else self.run_folder.further_test(name)
-
-    @property
-    def whole_scans_every(self) -> int:
-        """Epochs between validations on whole scans: by default, about ten in a run."""
-        return self.full_validation or max(1, round(self.epochs / 10))
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings in JSON's types."""
-        texts = {"task": self.task.name, "fold": self.fold and str(self.fold)}
-        content: dict[str, Any] = json.loads(json.dumps({**asdict(self), **texts}, default=str))
-        return content
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that a continued run must share with its beginning."""
-        return {key: value for key, value in self.as_dict().items() if key not in _FREE_TO_CHANGE}
 
 
 def parse_arguments(task: Task, argv: list[str] | None = None) -> TrainingSettings:
@@ -186,7 +63,7 @@ def _parse(task: Task, argv: Sequence[str]) -> argparse.Namespace:
     parser = build_parser(task)
     values = parser.parse_args(argv)
     config = values.config
-    options = {name: getattr(TrainingSettings, name) for name in _TEST_OPTIONS}
+    options = {name: getattr(TrainingSettings, name) for name in TEST_OPTIONS}
     given = [name for name, default in options.items() if getattr(values, name, default) != default]
     if values.test_only:
         if config is not None:
@@ -199,7 +76,7 @@ def _parse(task: Task, argv: Sequence[str]) -> argparse.Namespace:
     if config is not None:
         names = [part.name for part in fields(TrainingSettings)]
         settings = read_settings(config, task, names)
-        left_out = {*PLACE_AND_MACHINE, *_TEST_OPTIONS}
+        left_out = {*PLACE_AND_MACHINE, *TEST_OPTIONS}
         if task is HEATMAP and is_h5(values.data_path[0]):
             left_out.add("input_shape")  # that of the H5's views
         taken = {name: value for name, value in settings.items() if name not in left_out}
@@ -210,12 +87,22 @@ def _parse(task: Task, argv: Sequence[str]) -> argparse.Namespace:
 
 def build_parser(task: Task) -> argparse.ArgumentParser:
     """The parser of a task's training script; every default is that of ``TrainingSettings`` or of the task."""
-    defaults = TrainingSettings
     parser = OneLineParser(
         description=f"Train the {task.network_name}, then test it on whole scans.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
+    _add_data_and_network(parser, task)
+    _add_optimizer(parser)
+    _add_target(parser, task)
+    _add_step(parser)
+    _add_run(parser, task)
+    _add_test_arguments(parser, task)
+    _add_machine(parser)
+    return parser
+
+
+def _add_data_and_network(parser: argparse.ArgumentParser, task: Task) -> None:
+    add, defaults = parser.add_argument, TrainingSettings
     data_help = "one or several H5 files of preprocessing.py, or folders or tables that it takes"
     add("--data_path", type=Path, nargs="+", required=True, help=data_help)
     add("--model_name", required=True, help="name of the run; results go to trained_models/MODEL_NAME")
@@ -236,11 +123,19 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     _add_flag(parser, "--no_download", defaults.no_download, no_download_help)
     _add_flag(parser, "--use_wandb", defaults.use_wandb, "also log to Weights & Biases")
     add("--model_args", nargs="+", default=[], metavar="KEY=VALUE", help="options of the architecture")
+
+
+def _add_optimizer(parser: argparse.ArgumentParser) -> None:
+    add, defaults = parser.add_argument, TrainingSettings
     add("--optimizer", default=defaults.optimizer, choices=tuple(OPTIMIZERS), help="optimizer")
     add("--weight_decay", type=float, help="decay of the weights" + _told("weight_decay"))
     schedule_help = "how the learning rate falls from the first step to the last"
     add("--schedule", default=defaults.schedule, choices=SCHEDULES, help=schedule_help)
     add("--warmup", type=int, default=defaults.warmup, help="first epochs, in which the learning rate rises")
+
+
+def _add_target(parser: argparse.ArgumentParser, task: Task) -> None:
+    add, defaults = parser.add_argument, TrainingSettings
     if task is HEATMAP:
         names_loss = HEATMAP_LOSSES["vertebrae"]
         add("--loss", choices=task.losses, help=f"loss; if not given, {task.losses[0]}, or {names_loss} for vertebrae")
@@ -255,6 +150,11 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
         add("--patches_per_volume", type=int, default=defaults.patches_per_volume, help=per_volume_help)
         share_help = "share of the patches that are centred on a foreground voxel"
         add("--bone_share", type=float, default=defaults.bone_share, help=share_help)
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    """What a step does, and what it takes."""
+    add, defaults = parser.add_argument, TrainingSettings
     augmentation_help = "how much training scans are changed at random; strong helps with scans unlike them"
     add("--augmentation", default=defaults.augmentation, choices=AUGMENTATIONS, help=augmentation_help)
     precision_help = "precision of autocast; auto: the fastest on this device"
@@ -271,6 +171,11 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     add("--clip", type=float, default=defaults.clip, help=clip_help)
     ema_help = "decay of the moving average of the weights, which is validated, tested and saved (0: no average)"
     add("--ema", type=float, default=defaults.ema, help=ema_help)
+
+
+def _add_run(parser: argparse.ArgumentParser, task: Task) -> None:
+    """How a run is validated, how it goes on, and where it begins."""
+    add, defaults = parser.add_argument, TrainingSettings
     if task is not HEATMAP:
         whole_help = "epochs between validations on whole scans, which choose the best epoch; ten in a run by default"
         add("--full_validation", type=int, default=defaults.full_validation, metavar="K", help=whole_help)
@@ -284,12 +189,14 @@ def build_parser(task: Task) -> argparse.ArgumentParser:
     add("--fold", type=_fold, default=defaults.fold, metavar="K/N", help=fold_help)
     config_help = "run's name, its folder, or its config.json, whose settings are taken where they are not given"
     add("--config", type=Path, help=config_help)
-    _add_test_arguments(parser, task)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    add, defaults = parser.add_argument, TrainingSettings
     add("--seed", type=int, default=defaults.seed, help="the same seed gives the same losses on a CPU")
     add("--workers", type=int, default=defaults.workers, help="processes that prepare patches")
     add("--device", default=defaults.device, help="auto, cpu, cuda, cuda:1, …")
     add("--output", type=Path, default=defaults.output, help="folder of the runs")
-    return parser
 
 
 def _add_test_arguments(parser: argparse.ArgumentParser, task: Task) -> None:

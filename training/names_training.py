@@ -15,8 +15,8 @@ from data_transforms.heatmap_transforms import heatmap_presets
 from dataloader import h5VerSe
 from metrics.metric_handler import MetricHandler
 from metrics.vertebra_metrics import CENTRE_METRICS, by_region, identify, measure_centres
-from prediction.column import Steps, find_candidates, name_vertebrae
-from training.arguments import TrainingSettings
+from prediction.names.column import Steps, find_candidates, name_vertebrae
+from training.settings import TrainingSettings
 from training.tasks import HeatmapTraining
 from utils.geometry.body_centres import body_centres
 from verse_utils.labels import ANATOMICAL_ORDER, LABEL_SCHEMES

@@ -19,13 +19,13 @@ from prediction.checkpoints import NetworkSpec, fill_network, find_checkpoint, l
 from prediction.device import compile_network, find_device
 from preprocessing import preprocess
 from reports.report import write_report
-from training.arguments import TrainingSettings
 from training.cost.memory import fit_memory, limit_memory
 from training.names_training import NamesTraining
 from training.run.interruption import Interruption
 from training.run.lock import only_trainer
 from training.run.state import check_run_folder, move_aside, remove_partial_files, write_config, write_test_config
 from training.run.tracking import Tracker, print_means
+from training.settings import TrainingSettings
 from training.steps.ranks import Ranks, find_ranks, joined
 from training.steps.step_plan import StepPlan
 from training.tasks import TRAINING_TASKS, TrainingTask

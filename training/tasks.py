@@ -23,7 +23,7 @@ from metrics.mask_metrics import MASK_METRICS
 from metrics.metric_handler import MetricHandler
 from prediction.postprocessing import without_dropped_components
 from prediction.probabilities import class_indices
-from training.arguments import TrainingSettings
+from training.settings import TrainingSettings
 from utils.constants import HU_PER_UNIT
 from utils.preprocessing_settings import IsotropicSettings, PreprocessingSettings, ViewSettings
 from utils.tasks import HEATMAP, SEGMENTATION, Task

@@ -12,7 +12,7 @@ from dataloader import h5VerSe
 from metrics.metric import shown
 from metrics.metric_handler import MetricHandler
 from prediction.sliding_window import predict_probabilities
-from training.arguments import TrainingSettings
+from training.settings import TrainingSettings
 from training.steps.step_plan import StepPlan
 from training.tasks import TrainingTask
 from utils.files.scans import save_mask

@@ -21,10 +21,10 @@ from tqdm import tqdm
 from dataloader import h5VerSe
 from networks.network import Network
 from prediction.checkpoints import NetworkSpec, describe_input, save_checkpoint
-from training.arguments import TrainingSettings
 from training.run.interruption import Interruption
 from training.run.state import Best, Progress, is_best_written, load_last, save_last
 from training.run.tracking import Tracker
+from training.settings import TrainingSettings
 from training.steps.averaging import average_weights
 from training.steps.batches import Batch, PatchOrder, batches_of, end_workers, load_batches
 from training.steps.optimizer import build_optimizer, prodigy_estimate, set_learning_rate, used_learning_rate

@@ -12,7 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dataloader import h5VerSe
-from training.arguments import TrainingSettings
+from training.settings import TrainingSettings
 from training.steps.batches import Loader, batches_of, case_of
 from training.steps.ranks import Ranks
 from training.steps.step_plan import StepPlan

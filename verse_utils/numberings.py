@@ -13,10 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from verse_utils.labels import ANATOMICAL_ORDER, COCCYX, SACRUM, VERTEBRA_NAMES
+from verse_utils.errors import MaskError
+from verse_utils.labels import ANATOMICAL_ORDER, COCCYX, SACRUM, T13, VERTEBRA_NAMES
 
 # In tables of 256 entries: the number means nothing.
 UNKNOWN = 255
@@ -83,3 +85,59 @@ NUMBERINGS: dict[str, Numbering] = {
         Numbering("binary", dict.fromkeys(range(1, 256), 1), only_one=True),
     )
 }
+
+
+def to_labels(values: np.ndarray, path: Path, numbering: Numbering = VERSE) -> np.ndarray:
+    """A mask in VerSe's numbers, without sacrum and coccyx.
+
+    Args:
+        values: as stored, of any shape.
+        path: of the mask, for messages.
+        numbering: what the values mean.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        MaskError: values that are no whole numbers, or mean nothing in the numbering.
+    """
+    numbers = whole_numbers(values, path)
+    if numbering.name == VERSE.name and (numbers.min() < 0 or numbers.max() > T13):
+        labels = f"labels {numbers.min():g} to {numbers.max():g}"
+        raise MaskError(f"{path}: {labels} leave VerSe's 0 to {T13}; give a mask of VerSe's labels, or of 0 and 1")
+    label: np.ndarray = numbering.table()[np.clip(numbers, 0, UNKNOWN).astype(np.uint8)]
+    strange = (label == UNKNOWN) | (numbers != np.clip(numbers, 0, UNKNOWN))
+    if strange.any():
+        found = ", ".join(f"{number:g}" for number in np.unique(numbers[strange])[:5])
+        raise MaskError(f"{path}: holds {found}, which means nothing in the numbering {numbering.name}")
+    if numbering.only_one and len(present := np.unique(numbers[numbers != 0])) > 1:
+        raise MaskError(f"{path}: holds {present[0]:g} and {present[1]:g}: not a binary mask, give one of 0 and 1")
+    return label
+
+
+def whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
+    """Stored values of a mask, rounded where they are floats. Raises MaskError for fractions and NaN."""
+    if values.dtype.kind != "f":
+        return values
+    rounded: np.ndarray = np.rint(values)  # VerSe's masks are often float64
+    if not np.allclose(values, rounded, atol=1e-3):  # also False for NaN
+        raise MaskError(f"{path}: holds values that are not whole numbers; give a mask of vertebra numbers")
+    return rounded
+
+
+def paint_part(label: np.ndarray, values: np.ndarray, number: int, path: Path) -> None:
+    """Label the voxels of one vertebra's mask, in place; voxels that another has already stay that one's.
+
+    Args:
+        label: uint8, of any shape.
+        values: of the vertebra's mask, stored values of the same shape; 0 outside of it.
+        number: VerSe's label.
+        path: of the mask, for messages.
+
+    Raises:
+        UserError: the mask holds fractions, NaN, or more than one number besides 0.
+    """
+    if not values.any():  # most slabs, as a vertebra is small
+        return
+    inside = to_labels(values, path, NUMBERINGS["binary"]) > 0
+    label[inside & (label == 0)] = number

@@ -15,6 +15,7 @@ from torch import nn
 from prediction.checkpoints import NetworkSpec, save_checkpoint
 from prediction.device import Device
 from prediction.options import Options
+from prediction.sliding_window import Windows
 from prediction.trained_model import TrainedModel
 from prediction.whole_scans import Models, load_models, segment
 from utils.constants import HU_PER_UNIT
@@ -228,7 +229,7 @@ def test_what_a_unit_is_comes_from_the_checkpoint(hu_per_unit):
     for unit in (HU_PER_UNIT, hu_per_unit):
         scaling = HuScaling(hu_per_unit=unit)
         model = replace(ORACLES.segmenter, network=Counting(unit), scaling=scaling)
-        windows = model.windows(image_hu.shape)
+        windows = Windows.cover(image_hu.shape, model.spec.input_shape, overhang_vox=model.overhang_vox)
         probabilities = model.predict(image_hu)
         results.append((len(seen), float(min(image.min() for image in seen)), probabilities))
         seen.clear()

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from networks import ARCHITECTURES
-from training.arguments import TrainingSettings, parse_arguments
+from training.arguments import parse_arguments
+from training.settings import TrainingSettings
 from utils.tasks import HEATMAP, SEGMENTATION, TASKS
 from verse_utils.errors import UserError
 from verse_utils.splits import Fold

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from prediction.column import Steps
+from prediction.names.column import Steps
 from training.arguments import parse_arguments
 from training.names_training import NamesTraining
 from training.tasks import TRAINING_TASKS

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.arguments import TrainingSettings
+from training.settings import TrainingSettings
 from training.tasks import TRAINING_TASKS
 from utils.tasks import HEATMAP, SEGMENTATION
 

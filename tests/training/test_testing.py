@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training import testing
-from training.arguments import TrainingSettings
+from training.settings import TrainingSettings
 from training.tasks import SegmentationTraining
 from utils.tasks import SEGMENTATION
 

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from metrics.losses import DeepSupervision, DiceCE
 from networks.checkpointing import checkpoint_blocks
 from prediction.checkpoints import NetworkSpec
-from training.arguments import TrainingSettings
 from training.cost.memory import limit_memory
+from training.settings import TrainingSettings
 from training.steps.optimizer import build_optimizer
 from training.steps.step_plan import StepPlan
 from utils.tasks import SEGMENTATION

@@ -20,7 +20,7 @@ from networks.checkpointing import checkpoint_blocks
 from networks.network import Network
 from prediction.checkpoints import NetworkSpec
 from prediction.device import fastest_precision
-from training.arguments import OPTIMIZERS
+from training.settings import OPTIMIZERS
 from training.steps.step_plan import StepPlan
 from verse_utils.errors import UserError
 
@@ -44,7 +44,7 @@ def training_bytes(network: Network, spec: NetworkSpec, loss: Loss, plan: StepPl
         spec: its building plan.
         loss: function of logits and target; a scalar.
         plan: precision, checkpointing and batch size of the step.
-        optimizer: a key of ``training.arguments.OPTIMIZERS``.
+        optimizer: a key of ``training.settings.OPTIMIZERS``.
     """
     without_content = FakeTensorMode()
     with FakeCopyMode(without_content):
@@ -80,7 +80,7 @@ def fit_memory(
         loss: function of logits and target; a scalar.
         plan: the plan that the user asked for.
         memory_gb: the limit in GiB.
-        optimizer: a key of ``training.arguments.OPTIMIZERS``.
+        optimizer: a key of ``training.settings.OPTIMIZERS``.
 
     Returns:
         The plan, and the GiB that it takes at most, workspaces included.

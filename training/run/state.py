@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from prediction.checkpoints import NetworkSpec, fill_network, load_checkpoint, save_checkpoint
 from prediction.device import hardware
-from training.arguments import TrainingSettings
+from training.settings import TrainingSettings
 from training.steps.batches import case_of
 from training.steps.ranks import Ranks
 from training.steps.step_plan import StepPlan

@@ -16,8 +16,8 @@ import requests
 import torch
 
 from reports.report import write_report
-from training.arguments import TrainingSettings
 from training.run.state import Progress
+from training.settings import TrainingSettings
 from utils.files.run_folder import RunFolder
 
 # How long a server of Weights & Biases may take for its first answer, and to set up a run after that.

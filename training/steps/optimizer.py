@@ -9,7 +9,7 @@ from prodigyopt import Prodigy
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from training.arguments import TrainingSettings
+from training.settings import TrainingSettings
 
 # Prodigy finds the learning rate itself (Mishchenko and Defazio 2024, arXiv:2306.06101). With its defaults it starts at
 # 1e-6, which costs these networks their first 100 to 300 steps, and then finds about 6e-3, at which the loss of single

@@ -15,12 +15,15 @@ _ASIDE_MM, _SLOPE = np.array([25.0, 35.0]), np.array([0.3, 0.7])
 _LARGEST_STEP_MM = 110.0
 # A component of several vertebrae has a centre for each so many mm of height, about a vertebra's with its process.
 _SECTION_MM = 60.0
+# The largest ones that are looked at: a spine has fewer pieces, and a network that has learnt little leaves thousands.
+_MOST_COMPONENTS = 40
 
 
 def spinal_column(wholes: Wholes, candidates: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """The connected components that form one column: of all that do, those with the most voxels.
 
-    A column grows from a component by the nearest one that is near enough to it, and so on.
+    A column grows from a component by the nearest one that is near enough to it, and so on. Of more than
+    ``_MOST_COMPONENTS`` candidates, the largest are looked at.
 
     Args:
         wholes: the components.
@@ -30,10 +33,11 @@ def spinal_column(wholes: Wholes, candidates: np.ndarray, spacing_mm: Sequence[f
     Returns:
         (components,) bool.
     """
-    height_vox, numbers = _SECTION_MM / spacing_mm[2], np.nonzero(candidates)[0].tolist()
-    centres_mm = {number: wholes.centres(number, height_vox) * spacing_mm for number in numbers}
+    height_vox = _SECTION_MM / spacing_mm[2]
+    numbers = sorted(np.nonzero(candidates)[0].tolist(), key=lambda number: -wholes.sizes_vox[number])
+    centres_mm = {number: wholes.centres(number, height_vox) * spacing_mm for number in numbers[:_MOST_COMPONENTS]}
     best: list[int] = []
-    for start in sorted(numbers, key=lambda number: -wholes.sizes_vox[number]):
+    for start in centres_mm:
         if start not in best:
             column = _grown(start, centres_mm)
             if wholes.sizes_vox[column].sum() > wholes.sizes_vox[best].sum():

@@ -7,9 +7,9 @@ from metrics.losses import DeepSupervision, DiceCE
 from networks.checkpointing import checkpoint_blocks
 from prediction.checkpoints import NetworkSpec
 from prediction.device import Device
-from training.arguments import OPTIMIZERS, TrainingSettings
 from training.cost import memory
 from training.cost.memory import GIB, fit_memory, limit_memory, training_bytes
+from training.settings import OPTIMIZERS, TrainingSettings
 from training.steps.optimizer import build_optimizer
 from training.steps.step_plan import StepPlan
 from utils.tasks import SEGMENTATION

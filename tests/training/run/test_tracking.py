@@ -9,10 +9,10 @@ import pytest
 import torch
 import wandb
 
-from training.arguments import TrainingSettings
 from training.run import tracking
 from training.run.state import Progress
 from training.run.tracking import Tracker, _told
+from training.settings import TrainingSettings
 from utils.tasks import HEATMAP, SEGMENTATION
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from prodigyopt import Prodigy
 
-from training.arguments import OPTIMIZERS, TrainingSettings
+from training.settings import OPTIMIZERS, TrainingSettings
 from training.steps.optimizer import (
     build_optimizer,
     learning_rate_factor,

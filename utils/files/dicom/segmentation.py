@@ -68,6 +68,7 @@ def write_segmentation(
 
     be_quiet()
     found = [value for value in names if value in np.unique(mask_IJK)] or list(names)[:1]
+    segments = [_segment(number, names[value], network, sha256) for number, value in enumerate(found, 1)]
     numbers = np.zeros(256, np.uint8)
     numbers[found] = range(1, len(found) + 1)
     headers, frames_KJI = _on_source(numbers[mask_IJK], series)
@@ -76,9 +77,7 @@ def write_segmentation(
             source_images=headers,
             pixel_array=frames_KJI,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[
-                _segment(number, names[value], network, sha256) for number, value in enumerate(found, 1)
-            ],
+            segment_descriptions=segments,
             series_instance_uid=hd.UID(),
             series_number=int(headers[0].get("SeriesNumber") or 0) + 1000,  # far from those of the scanner
             sop_instance_uid=hd.UID(),
@@ -92,10 +91,8 @@ def write_segmentation(
             omit_empty_frames=bool(frames_KJI.any()),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120].rstrip(".")
-        raise UserError(
-            f"{series.stack.slices[0].file.place}: its headers can't be referred to ({reason}); leave --dicom_seg out"
-        ) from None
+        place, reason = series.stack.slices[0].file.place, " ".join(str(error).split())[:120].rstrip(".")
+        raise UserError(f"{place}: its headers can't be referred to ({reason}); leave --dicom_seg out") from None
     with written_aside(path) as aside:
         segmentation.save_as(aside, enforce_file_format=True)
 

@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from utils.files.label_tables import label_colours, write_label_tables
-from utils.files.names import write_names
-from utils.files.results_folder import write_results
+from prediction.results.label_tables import label_colours, write_label_tables
+from prediction.results.named_centroids import write_names
+from prediction.results.results_folder import write_results
 from verse_utils.centroids import read_centroids
 from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
 

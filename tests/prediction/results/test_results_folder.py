@@ -6,8 +6,8 @@ from unittest.mock import patch
 
 import pytest
 
-from utils.files import results_folder
-from utils.files.results_folder import write_results
+from prediction.results import results_folder
+from prediction.results.results_folder import write_results
 from utils.misc import write_csv
 
 

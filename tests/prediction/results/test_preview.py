@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 from PIL import Image, ImageColor
 
-from utils.preview import draw_mask, save_preview
+from prediction.results.preview import draw_mask, save_preview
 from utils.visualize import PREDICTION_COLOUR
 
 

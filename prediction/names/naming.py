@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 
-from prediction.column import Vertebra, fill_in, missed_levels
 from prediction.localisation import Spine
+from prediction.names.column import Vertebra, fill_in, missed_levels
 from prediction.working_image import WorkingImage
 from utils.files.scratch import Scratch
 from utils.geometry.body_centres import body_centres
@@ -79,12 +79,13 @@ def name_mask(
     Returns:
         The vertebrae from head to foot, and warnings: what has no name, no mask, and which levels are missing.
     """
-    grid, labels = image.grid, scratch.volume("names", components.shape, np.uint8)
+    grid, shape = image.grid, components.shape
+    labels, costs = scratch.volume("names", shape, np.uint8), scratch.volume("ways", shape, np.float32, np.inf)
     vertebrae = fill_in(spine.vertebrae, spine.steps)
     to_grid = np.linalg.inv(grid.affine)
     centres_vox = {one.label: nib.affines.apply_affine(to_grid, one.centre_mm) for one in vertebrae}
     spacing_mm = float(grid.spacing_mm[0])
-    divide(components, centres_vox, spacing_mm, labels, scratch.volume("ways", components.shape, np.float32, np.inf))
+    divide(components, centres_vox, spacing_mm, labels, costs)
     counts, without_name = _name_voxels(mask[image.region], grid, labels)
     voxel_ml = abs(np.linalg.det(grid.source_affine[:3, :3])) / 1000
     cut = set(np.unique(np.concatenate([np.unique(face) for face in _faces(mask)])).tolist())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.files.label_tables import write_label_tables
+from prediction.results.label_tables import write_label_tables
 from utils.misc import write_csv
 from verse_utils.errors import UserError, one_line
 from verse_utils.files.lock import locked

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from metrics.vertebra_metrics import dice_of_vertebrae
-from prediction.column import Steps, Vertebra, fill_in
 from prediction.localisation import Spine
-from prediction.naming import divide, name_mask
+from prediction.names.column import Steps, Vertebra, fill_in
+from prediction.names.naming import divide, name_mask
 from utils.files.scratch import Scratch
 from utils.geometry.working_grid import WorkingGrid
 from verse_utils.labels import L6, T13

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from prediction.column import Candidate, Steps, find_candidates, missed_levels, name_vertebrae
+from prediction.names.column import Candidate, Steps, find_candidates, missed_levels, name_vertebrae
 from verse_utils.labels import ANATOMICAL_ORDER, L6, T13
 
 STEPS = Steps.learn([])

@@ -1,0 +1,1 @@
+"""Which vertebra is which: the sequence of names along the spine, and the mask divided among them."""
