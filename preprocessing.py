@@ -96,8 +96,7 @@ def preprocess_cases(
         output: folder of the H5 and its ``.pictures``; of its ``.cases`` too, until all are done.
         workers: number of processes; by default one for each core, if the largest cases together fit the memory.
         pictures: save a picture of each case.
-        scheduler: address of a Dask scheduler whose workers do the work instead; see ``utils.pool.run_all``. They must
-            see the data and ``output`` at the same paths.
+        scheduler: address of a Dask scheduler, see ``utils.pool.run_all``; its workers must see the same paths.
         strict: raise an error if a case can't be used.
         memory_gb: GiB that all processes together may take; by default what is free, unless ``workers`` is given.
 
@@ -120,17 +119,19 @@ def preprocess_cases(
         check_data_path(h5_path, data_path)
         _require_room(cases, settings, h5_path)
         work = partial(preprocess_case, settings=settings, h5_path=h5_path, pictures=pictures)
-        found = list(tqdm(run_all(work, cases, workers or 1, scheduler), f"{settings.task} H5", len(cases), unit="case"))
-        usable, notes = _judge(selection, found, strict)
+        results = run_all(work, cases, workers or 1, scheduler)
+        found = list(tqdm(results, f"{settings.task} H5", len(cases), unit="case"))
+        names, notes = _judge(selection, found, strict)
         if scheduler is not None:
-            _check_written(h5_path, usable)
-        names = [(case.split, case.case_id) for case in usable]
+            _check_written(h5_path, names)
         pack_cases(h5_path, settings.task, settings.as_dict(), names, {"data_path": data_path, **notes})
     return h5_path
 
 
-def _judge(selection: Selection, found: Sequence[CaseReport], strict: bool) -> tuple[list[Case], dict[str, list[str]]]:
-    """The cases that can be used, and lines for the H5 on those that are left out and what is worth a look.
+def _judge(
+    selection: Selection, found: Sequence[CaseReport], strict: bool
+) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
+    """The (split, id) of each case that can be used, and lines for the H5 on those left out and what is worth a look.
 
     Args:
         selection: with what the headers of the cases tell.
@@ -144,7 +145,7 @@ def _judge(selection: Selection, found: Sequence[CaseReport], strict: bool) -> t
     reports = [header.joined(by_name[header.split, header.case_id]) for header in selection.reports]
     remark_duplicates(reports)
     left_out = lines_of([*selection.left_out, *reports], faults=True)
-    usable = [case for case, report in zip(selection.cases, reports, strict=True) if not report.faults]
+    usable = [(report.split, report.case_id) for report in reports if not report.faults]
     if left_out and (strict or not usable):
         raise UserError("; ".join(left_out))
     return usable, {"left_out": left_out, "remarks": lines_of(reports, faults=False)}
@@ -184,15 +185,15 @@ def _require_room(cases: Iterable[Case], settings: PreprocessingSettings, h5_pat
         require_free(h5_path, 2 * packed + kept, f"writing {len(new)} cases, and one file of all,", remedy)
 
 
-def _check_written(h5_path: Path, cases: Iterable[Case]) -> None:
+def _check_written(h5_path: Path, names: Iterable[tuple[str, str]]) -> None:
     """Raise UserError if workers wrote to folders of their own machines."""
     from utils.files.h5_cases import case_file
     from utils.files.h5_packing import held_cases
 
     held = held_cases(h5_path)
-    for case in cases:
-        path = case_file(h5_path, case.split, case.case_id)
-        if not path.exists() and (case.split, case.case_id) not in held:
+    for name in names:
+        path = case_file(h5_path, *name)
+        if not path.exists() and name not in held:
             raise UserError(f"{path}: written by a worker but not there; --output must be a folder that all share")
 
 
