@@ -104,12 +104,3 @@ class Wholes:
     def _component_of_row(self) -> np.ndarray:
         component: np.ndarray = self.whole_of[self._outlines[:, 0].astype(np.int64)]
         return component
-
-
-def large_components(mask: np.ndarray, least_vox: float = 1, least_share: float = 0.0) -> np.ndarray:
-    """The mask, (X, Y, Z) bool, without its small components; arguments as of ``Wholes.large``."""
-    connected = ConnectedComponents()
-    components = connected.add(mask)
-    wholes = connected.wholes()
-    kept: np.ndarray = wholes.large(least_vox, least_share)[wholes.whole_of][components]
-    return kept
