@@ -46,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line, and check what each argument says by itself."""
     parser = _build_parser()
     arguments = parser.parse_args()
+    arguments.preview = not arguments.no_preview
     if not 0 <= arguments.margin_mm < math.inf or not 0 <= arguments.overlap < 1:
         parser.error("--margin_mm must be a distance from 0 on, --overlap lie between 0 and below 1")
     if min(arguments.batch_size, arguments.workers) < 1:
@@ -89,8 +90,8 @@ def _build_parser() -> OneLineParser:
     seg_help = "also write each mask as DICOM Segmentation, which refers to the slices of its series"
     add("--dicom_seg", action="store_true", help=seg_help)
     add("--as_dataset", type=Path, metavar="FOLDER", help="also write each scan and its mask as a training case")
-    add("--preview", action="store_true", default=True, help="draw a picture of each mask; done unless --no_preview")
-    add("--no_preview", dest="preview", action="store_false", help="draw no pictures")
+    add("--preview", action="store_true", default=True, help="draw a picture of each mask")
+    add("--no_preview", action="store_true", help="draw no pictures")
     add("--evaluate", type=Path, metavar="MASKS", help="folder of reference masks to score the results by")
     add("--overwrite", action="store_true", help="segment scans again whose results exist")
     add("--json", action="store_true", help="print the summaries as JSON instead of the table")
