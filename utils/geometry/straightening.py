@@ -42,7 +42,7 @@ class Straightening:
         normal *= np.sign(normal @ axes[:, 2]) / np.linalg.norm(normal)
         upright_mm = (axes[:, 2] @ normal) * normal
         cosine = axes[:, 0] @ axes[:, 1] / (lengths[0] * lengths[1])
-        lean = (axes[:, 2] - upright_mm) @ axes[:, :2] / lengths[:2] ** 2  # voxels along I and J, from slice to slice
+        lean = axes[:, 2] @ axes[:, :2] / lengths[:2] ** 2  # voxels along I and J, from slice to slice
         leans_mm = np.abs(lean) * lengths[:2] * (shape[2] - 1)
         if abs(cosine) > _RIGHT_ANGLE or (leans_mm < _RIGHT_ANGLE * lengths[2] * shape[2]).all():
             return None

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from prediction.names.column import Candidate, Steps, find_candidates, missed_levels, name_vertebrae
+from prediction.names.column import (
+    Candidate,
+    Steps,
+    _worth,
+    find_candidates,
+    join_candidates,
+    missed_levels,
+    name_vertebrae,
+)
 from verse_utils.labels import ANATOMICAL_ORDER, L6, T13
 
 STEPS = Steps.learn([])
@@ -45,6 +53,22 @@ def test_clear_candidates_are_taken_as_they_are(labels, sideways_mm):
 
 def test_nothing_is_nothing():
     assert name_vertebrae([], STEPS) == [] and missed_levels([]) == []
+
+
+def test_candidates_within_8_mm_are_one_place():
+    """T6 and T7 of 5 mm apart are one place, nearer to the stronger; L1 lies 8 mm from it."""
+    one, other, apart = (np.array([5.0, -30.0, z]) for z in (900.0, 895.0, 908.0))
+    places_mm, scores = join_candidates([Candidate(14, other, 0.2), Candidate(13, one, 0.6), Candidate(20, apart, 0.3)])
+    np.testing.assert_allclose(places_mm, [[5, -30, 898.75], apart])
+    columns = [ANATOMICAL_ORDER.index(label) for label in (13, 14, 20)]
+    np.testing.assert_allclose(scores[:, columns], [[0.6, 0.2, 0], [0, 0, 0.3]])
+    assert scores.sum() == pytest.approx(1.1)
+
+
+def test_a_place_is_worth_less_where_its_name_is_in_doubt():
+    """Its score times (3 + log of the name's share)."""
+    expected = [[0.8 * (3 + np.log(0.75)), 0.8 * (3 + np.log(0.25))]]
+    np.testing.assert_allclose(_worth(np.array([[0.6, 0.2]])), expected)
 
 
 def test_noise_is_left_out():

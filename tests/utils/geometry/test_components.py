@@ -50,6 +50,12 @@ def test_components_in_slabs_are_those_of_the_whole(thickness):
     assert (sizes > 0).sum() > (sizes >= 5).sum() > 0
 
 
+def test_the_first_component_goes_on_in_the_next_slab():
+    connected = ConnectedComponents()
+    assert [connected.add(np.ones((1, 1, 1), bool)).item() for _ in range(3)] == [1, 2, 3]
+    assert connected.wholes().sizes_vox.tolist() == [0, 3]
+
+
 @pytest.mark.parametrize("thickness", [1, 3, 100])
 def test_a_component_has_a_centre_for_each_section_of_its_height(thickness):
     mask = np.zeros((9, 8, 10), bool)
