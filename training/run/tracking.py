@@ -70,8 +70,10 @@ class Tracker:
 
 def print_means(summary: dict[str, dict[str, Any]]) -> None:
     """Print a line for each metric of a test."""
+    width = max(map(len, summary))
     for name, values in summary.items():
-        print(f"{name:>24} {values['mean']:9.4f} {values['unit']}")
+        unit = "" if values["unit"] == "1" else f" {values['unit']}"
+        print(f"{name:>{width}} {values['mean']:9.4f}{unit}")
 
 
 def _told(history: Sequence[dict[str, Any]], settings: TrainingSettings, device: torch.device) -> list[str]:

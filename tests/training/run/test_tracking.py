@@ -11,7 +11,7 @@ import wandb
 
 from training.run import tracking
 from training.run.state import Progress
-from training.run.tracking import Tracker, _told
+from training.run.tracking import Tracker, _told, print_means
 from training.settings import TrainingSettings
 from utils.tasks import HEATMAP, SEGMENTATION
 
@@ -33,6 +33,12 @@ def test_an_epoch_is_a_line():
         r"epoch 1/11 · train loss 0.5 · validation loss 0.25 · lr 0.001 · validation r2 0.75 · 60.0 s · 10 min left"
     )
     assert re.fullmatch(expected + r" · memory \d+\.\d GiB", line), line
+
+
+def test_means_of_a_test_are_a_column_with_units_where_there_are_some(capsys):
+    print_means({"dice": {"mean": 0.5, "unit": "1"}, "localisation_error_mm": {"mean": 12.25, "unit": "mm"}})
+    expected = ["                 dice    0.5000", "localisation_error_mm   12.2500 mm"]
+    assert capsys.readouterr().out.splitlines() == expected
 
 
 def test_a_line_names_what_was_left_out_and_the_best_epoch():
