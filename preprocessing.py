@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from utils.geometry.working_grid import WorkingGrid
     from verse_utils.check.findings import CaseReport
     from verse_utils.check.selection import Selection
+    from verse_utils.images import OnGrid
 
 # Functions import h5py, scipy, nibabel and matplotlib where they need them, so that --help is quick.
 
@@ -109,15 +110,17 @@ def preprocess_cases(
     """
     from utils.files.h5_packing import check_data_path, only_writer, pack_cases
 
-    cases, output = selection.cases, output.resolve() if scheduler else output  # its workers run in other folders
+    cases, images = selection.cases, selection.images
+    output = output.resolve() if scheduler else output  # its workers run in other folders
     has_verse = any(is_verse(case.data_set) for case in cases)
     h5_path = output / settings.file_name(selection.roots, edition if has_verse else None)
     data_path = [str(root.resolve()) for root in selection.roots]
     if scheduler is None:
-        workers = choose_workers({case.case_id: memory_bytes(case, settings) for case in cases}, workers, memory_gb)
+        memory = {case.case_id: memory_bytes(image, settings) for case, image in zip(cases, images, strict=True)}
+        workers = choose_workers(memory, workers, memory_gb)
     with only_writer(h5_path):
         check_data_path(h5_path, data_path)
-        _require_room(cases, settings, h5_path)
+        _require_room(selection, settings, h5_path)
         work = partial(preprocess_case, settings=settings, h5_path=h5_path, pictures=pictures)
         results = run_all(work, cases, workers or 1, scheduler)
         found = list(tqdm(results, f"{settings.task} H5", len(cases), unit="case"))
@@ -151,35 +154,34 @@ def _judge(
     return usable, {"left_out": left_out, "remarks": lines_of(reports, faults=False)}
 
 
-def memory_bytes(case: Case, settings: PreprocessingSettings) -> int:
-    """Estimate the most memory that a worker takes for a case, itself included; from the header of the CT."""
+def memory_bytes(image: OnGrid, settings: PreprocessingSettings) -> int:
+    """Estimate the most memory that a worker takes for a CT, itself included."""
     from verse_utils.check.voxels import SLAB_SLICES
 
-    (i, j, _), voxels = _sizes(case, settings)
-    # The image, the label, and where it is a vertebra. Slabs in float64: what is read, and what is made of it.
+    i, j, _ = image.shape
+    voxels = _voxels(image, settings)
+    # The image, the label, and what the C library keeps of freed memory. Slabs in float64: read and turned.
     return _WORKER_BYTES + voxels * (2 + 1 + 1) + SLAB_SLICES * i * j * 8 * 8
 
 
-def _sizes(case: Case, settings: PreprocessingSettings) -> tuple[tuple[int, int, int], int]:
-    """Shape (I, J, K) of a scan as stored, and its voxels in the H5."""
-    from verse_utils.images import open_image
-
-    image = open_image(case.image_path)
+def _voxels(image: OnGrid, settings: PreprocessingSettings) -> int:
+    """Voxels of a CT in the H5."""
     i, j, k = image.shape
-    return (i, j, k), math.prod(settings.grid((i, j, k), image.affine).shape)
+    return math.prod(settings.grid((i, j, k), image.affine).shape)
 
 
-def _require_room(cases: Iterable[Case], settings: PreprocessingSettings, h5_path: Path) -> None:
+def _require_room(selection: Selection, settings: PreprocessingSettings, h5_path: Path) -> None:
     """Raise UserError if the disk surely has too little room for new cases, and then for one file of all."""
     from utils.files.h5_cases import case_file
     from utils.files.h5_packing import held_cases
     from verse_utils.files.disk import require_free, used_bytes
 
     held = held_cases(h5_path)
-    names = {(case.split, case.case_id): case for case in cases}
-    new = [case for name, case in names.items() if name not in held and not case_file(h5_path, *name).exists()]
+    names = [(case.split, case.case_id) for case in selection.cases]
+    images = zip(names, selection.images, strict=True)
+    new = [image for name, image in images if name not in held and not case_file(h5_path, *name).exists()]
     if new:
-        packed = _LEAST_PACKED_BYTES * sum(_sizes(case, settings)[1] for case in new)
+        packed = _LEAST_PACKED_BYTES * sum(_voxels(image, settings) for image in new)
         kept = used_bytes(h5_path) + used_bytes(h5_path.with_suffix(".cases"))
         remedy = "make room, or choose another --output"
         require_free(h5_path, 2 * packed + kept, f"writing {len(new)} cases, and one file of all,", remedy)
@@ -209,7 +211,7 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, h5_path: Path, 
         try:
             files = describe_files(case.files, known=notes.get("files", {}))
         except FileNotFoundError as error:  # it was there when its header was read
-            reason = f"not there on {platform.node()}; workers of --scheduler must see the same files"
+            reason = f"no longer there, or not on {platform.node()}: workers of --scheduler must see the same files"
             raise FileError(f"{error.filename}: {reason}") from None
         source = _source(case, files)
         if is_written(h5_path, case.split, case.case_id, settings.as_dict(), source):
@@ -238,10 +240,12 @@ def _write(
 ) -> None:
     """Write a case to a file of its own, unless its voxels are at fault; what was found in them is in the report."""
     from utils.files.h5_cases import StoredCase, case_file, write_case
+    from utils.files.scratch import return_freed_memory
 
     grid, image_hu, label = resample(case, settings, report)
     if report.faults:
         return
+    return_freed_memory()  # which drawing and writing would add to
     if pictures:
         path = h5_path.with_suffix(".pictures") / f"{case.split}_{case.case_id}.png"
         _draw(case, image_hu, label, grid.spacing_mm.tolist(), path)
@@ -284,8 +288,7 @@ def _draw(case: Case, image_hu: np.ndarray, label: np.ndarray, spacing_mm: list[
     from utils.visualize import REFERENCE_COLOUR, draw_planes, save_figure
 
     title = f"{case.case_id} ({case.split}), {'×'.join(map(str, label.shape))} voxels of {spacing_mm[0]:.2g} mm"
-    vertebrae = label > 0
-    figure = draw_planes(image_hu, spacing_mm, vertebrae, {"vertebrae": {REFERENCE_COLOUR: vertebrae}}, title)
+    figure = draw_planes(image_hu, spacing_mm, label, {"vertebrae": {REFERENCE_COLOUR: label}}, title)
     save_figure(figure, path)
 
 

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 
 import preprocessing
-from preprocessing import IsotropicSettings, preprocess, preprocess_case
+from preprocessing import IsotropicSettings, preprocess, preprocess_case, preprocess_cases
 from utils.constants import HU_AIR
 from utils.files.find_scans import ScanSource
 from utils.files.h5_cases import H5Cases, case_file
 from utils.files.h5_packing import only_writer
 from utils.files.scans import open_scan
 from utils.tasks import HEATMAP
-from verse_utils.cases import Case, find_cases
+from verse_utils.cases import Case, Chosen, find_cases
 from verse_utils.check.findings import CaseReport
+from verse_utils.check.selection import select_cases
 from verse_utils.errors import UserError
 from verse_utils.images import read_case
 
@@ -93,13 +94,15 @@ def test_killed_alone_its_workers_end_and_the_next_run_goes_on(
 
 
 @pytest.mark.parametrize(("intercept", "mask_dtype"), [(0, np.uint8), (10, np.float64)], ids=["int16", "float64"])
-def test_a_scan_is_never_in_memory_whole(tmp_path, intercept, mask_dtype):
-    """Half as many slices at 1 mm: as float64, the scan alone would be 8 times the image's int16 volume there."""
-    shape, spacing_mm = (96, 96, 480), (1.0, 1.0, 0.5)
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"), [((96, 96, 480), (1.0, 1.0, 0.5)), ((192, 192, 400), (0.32, 0.32, 0.4))]
+)
+def test_a_scan_is_never_in_memory_whole(tmp_path, shape, spacing_mm, intercept, mask_dtype):
+    """As float64, the first scan alone is 8 times its int16 volume at 1 mm; of the second, four slices are 2 times."""
     image_hu = np.random.default_rng(0).integers(-1000, 1500, shape).astype(np.int16)
     image = nib.Nifti1Image(image_hu, np.diag([*spacing_mm, 1.0]))
     image.header.set_slope_inter(1, intercept)  # with an intercept, nibabel computes in float64
-    case = Case("sub-a", "sub-a", "training", tmp_path / "a_ct.nii.gz", tmp_path / "a_msk.nii.gz")
+    case = Case("sub-a", "sub-a", "training", tmp_path / "a_ct.nii", tmp_path / "a_msk.nii")
     nib.save(image, case.image_path)
     label = np.zeros(shape, mask_dtype)
     label[30:70, 30:70, 100:160] = 20
@@ -281,6 +284,18 @@ def test_with_strict_damage_is_one_line_and_leaves_no_h5(root, tmp_path, run_scr
     assert result.returncode == 0, result.stderr
     with h5py.File(next(tmp_path.rglob("*_16x16x32.h5"))) as file:
         assert sum(len(file[split]) for split in file) == 3
+
+
+def test_a_file_that_goes_while_others_are_worked_on_costs_its_case_only(root, tmp_path, monkeypatch):
+    """Hours lie between the look at the headers and the second task; no header is opened for the estimates again."""
+    selection = select_cases([root], 19, Chosen(goes_on=True))
+    gone = selection.cases[0]
+    gone.image_path.unlink()
+    path = preprocess_cases(selection, 19, IsotropicSettings(3.0), tmp_path, workers=1)
+    names = {(case.split, case.case_id) for case in selection.cases[1:]}
+    assert {*H5Cases(path).names} == names
+    (line,) = H5Cases(path).notes["left_out"]
+    assert gone.image_path.name in line and "no longer there" in line
 
 
 def test_a_case_that_was_mended_is_added(root, tmp_path, run_script):

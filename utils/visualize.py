@@ -32,11 +32,12 @@ def planes_through(weight: np.ndarray) -> tuple[int, int, int]:
     """Indices along X, Y, Z of the planes with most of a mask or heatmap; the middle of the grid where it is empty.
 
     Args:
-        weight: (X, Y, Z), not negative.
+        weight: (X, Y, Z), not negative; of integers, what is over 0 counts as 1.
     """
     sums = [np.zeros(size) for size in weight.shape]
     for planes in slabs_along_z(weight):
         slab = weight[..., planes]
+        slab = slab > 0 if slab.dtype.kind in "iu" else slab
         sums[0] += slab.sum(axis=(1, 2), dtype=np.float64)
         sums[1] += slab.sum(axis=(0, 2), dtype=np.float64)
         sums[2][planes] = slab.sum(axis=(0, 1), dtype=np.float64)
@@ -99,8 +100,8 @@ def _draw_plane(
             ax.imshow(
                 values, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(values, 0, 1) * 0.7, origin="lower", aspect=aspect
             )
-        elif values.min() < 0.5 <= values.max():
-            ax.contour(values, levels=[0.5], colors=[key], linewidths=0.8)
+        elif (inside := values > 0).any() and not inside.all():
+            ax.contour(inside, levels=[0.5], colors=[key], linewidths=0.8)
     if axis != 0:  # the radiological view: the patient's right is on the left of the picture
         ax.invert_xaxis()
     ax.set_xticks([])

@@ -19,6 +19,7 @@ def test_planes_go_through_the_spine_not_through_the_middle_of_the_scan():
     x, y, z = planes_through(mask)
     assert 4 <= x < 7 and 20 <= y < 24 and 5 <= z < 35
     assert planes_through(np.zeros((20, 30, 40))) == (10, 15, 20)
+    assert planes_through(mask.astype(np.uint8) * np.arange(1, 41, dtype=np.uint8)) == (x, y, z)
 
 
 def test_outlines_are_drawn_in_their_colour(tmp_path):

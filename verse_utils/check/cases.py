@@ -13,16 +13,15 @@ from verse_utils.check.findings import CaseReport
 from verse_utils.check.headers import check_headers
 from verse_utils.check.voxels import SLAB_SLICES, VoxelChecks
 from verse_utils.errors import UserError
-from verse_utils.images import hu_slabs, label_slabs, open_image
+from verse_utils.images import hu_slabs, label_slabs
 
 
 def check_case(case: Case) -> CaseReport:
     """Check a case's headers and, unless these are at fault, its voxels, read slab by slab to the end of both files."""
-    report = check_headers(case)
+    report, image = check_headers(case)
     if report.faults:
         return report
     with report.catching():
-        image = open_image(case.image_path)
         checks = VoxelChecks(case, image.shape, image.affine)
         for _ in checks.image(hu_slabs(image, case.image_path, thickness=SLAB_SLICES)):
             pass

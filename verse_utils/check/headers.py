@@ -24,18 +24,22 @@ MOST_SHEAR_DEGREES = 5.0
 _REPAIR = "repair the header, or export the scan again"
 
 
-def check_headers(case: Case) -> CaseReport:
-    """Check the headers of a case's files, and that these are as long as they say."""
-    report = CaseReport(case.case_id, case.split)
+def check_headers(case: Case) -> tuple[CaseReport, Any]:
+    """Check the headers of a case's files, and that these are as long as they say.
+
+    Returns:
+        What was found; and the opened CT, None where it is no image.
+    """
+    report, image = CaseReport(case.case_id, case.split), None
     with report.catching():
-        image: Any = open_image(case.image_path)
+        image = open_image(case.image_path)
         check_ct_grid(image, case.image_path)
         if sheared := shear(image, case.image_path):
             raise GridError(f"{sheared}; resample the scan and its mask to a grid with right angles")
         if lacks_orientation(image):
             report.remark("grid", guessed_orientation(case.image_path))
         check_grids(case, image)
-    return report
+    return report, image
 
 
 def check_ct_grid(image: OnGrid, path: Path) -> None:

@@ -12,6 +12,7 @@ from verse_utils.check.findings import CaseReport, lines_of
 from verse_utils.check.headers import check_headers
 from verse_utils.editions import EDITIONS, Edition
 from verse_utils.errors import UserError
+from verse_utils.images import OnGrid
 from verse_utils.names import SPLITS
 from verse_utils.splits import split_patients
 
@@ -23,12 +24,14 @@ class Selection:
     Attributes:
         roots: where they were looked for.
         cases: sorted by split and id.
+        images: of the cases, in their order: the CTs as their headers tell.
         reports: of the cases, in their order.
         left_out: reports of cases that can't be used, or whose files don't pair.
     """
 
     roots: list[Path]
     cases: list[Case]
+    images: list[OnGrid] = field(default_factory=list)
     reports: list[CaseReport] = field(default_factory=list)
     left_out: list[CaseReport] = field(default_factory=list)
 
@@ -61,13 +64,14 @@ def select_cases(
     chosen.check_used(places)
     if validation_share is not None:
         cases = _with_validation(cases, validation_share, seed, places)
-    selection = Selection(list(roots), [], [], unpaired(chosen))
+    selection = Selection(list(roots), [], left_out=unpaired(chosen))
     for case in cases:
-        report = check_headers(case)
+        report, image = check_headers(case)
         if report.faults:
             selection.left_out.append(report)
         else:
             selection.cases.append(case)
+            selection.images.append(image)
             selection.reports.append(report)
     if selection.left_out and not chosen.goes_on:
         raise UserError("; ".join(lines_of(selection.left_out, faults=True)))

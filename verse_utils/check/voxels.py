@@ -15,8 +15,8 @@ from verse_utils.check.mask_shift import find_shift
 from verse_utils.hounsfield import count_hu, why_not_hu, why_unlike_ct
 from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
 
-# Slices that are read at a time. Of a fine scan, thicker slabs would take more memory than all of it at 1 mm.
-SLAB_SLICES = 4
+# Slices that are read at a time. Of a fine scan, four in float64 take more memory than all of it at 1 mm.
+SLAB_SLICES = 1
 # Intensities are judged by a sample of the voxels about so far apart; labels by all of them.
 SAMPLE_MM = 3.0
 # A part of a vertebra's mask that lies a cell or more apart from the rest and is smaller than this is a speck.
@@ -41,7 +41,9 @@ class VoxelChecks:
         self._sample_hu: list[np.ndarray] = []
         self._sample_mask: list[np.ndarray] = []
         self._limits_hu: list[int] = []
-        self._cells: list[np.ndarray] = []  # (n, 5): label, place of a sampling cell, voxels in it
+        self._cell_counts = np.ceil(np.array(shape) / self._steps).astype(np.int64)
+        # Of each slab: (label, place of a sampling cell) as one number, and how many voxels the cell has in the slab.
+        self._cells: list[tuple[np.ndarray, np.ndarray]] = []
 
     def image(self, slabs: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
         """Pass on the slabs of the CT, (first K, (I, J, k) int16 HU), and look at them on the way."""
@@ -54,7 +56,7 @@ class VoxelChecks:
     def label(self, slabs: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
         """Pass on the slabs of the mask, (first K, (I, J, k) uint8 labels of VerSe's), and look at them on the way."""
         i, j, k = self._steps
-        counts = np.ceil(np.array(self._shape) / self._steps).astype(np.int64)
+        counts = self._cell_counts
         for first, slab in slabs:
             self._sample_mask.append(slab[::i, ::j, -first % k :: k] > 0)
             # Turned and flat, as it lies in memory: a search along three axes takes twice as long.
@@ -63,10 +65,16 @@ class VoxelChecks:
             at_K, at_J, at_I = np.unravel_index(at, slab.T.shape)
             labels = flat[at].astype(np.int64)
             places = ((labels * counts[0] + at_I // i) * counts[1] + at_J // j) * counts[2] + (at_K + first) // k
-            cells, voxels = np.unique(places, return_counts=True)
-            label_of, place = np.divmod(cells, counts.prod())
-            self._cells.append(np.stack([label_of, *np.unravel_index(place, counts), voxels], axis=1))
+            self._cells.append(np.unique(places, return_counts=True))
             yield first, slab
+
+    def _joined_cells(self) -> np.ndarray:
+        """(N, 5) int64: label, place of a sampling cell along I, J, K, and how many voxels it has; each cell once."""
+        numbers, voxels = (np.concatenate(parts) for parts in zip(*self._cells, strict=True))
+        cells, cell_of = np.unique(numbers, return_inverse=True)
+        label_of, place = np.divmod(cells, self._cell_counts.prod())
+        counts = np.bincount(cell_of, weights=voxels, minlength=len(cells)).astype(np.int64)
+        return np.stack([label_of, *np.unravel_index(place, self._cell_counts), counts], axis=1)
 
     def conclude(self, report: CaseReport) -> None:
         """Add what was found to a report, after the last slab of both."""
@@ -74,7 +82,7 @@ class VoxelChecks:
         digest = hashlib.blake2b(image_hu.tobytes(), digest_size=16)
         digest.update(str(self._shape).encode())
         report.voxel_digest = digest.hexdigest()
-        cells = np.concatenate(self._cells)
+        cells = self._joined_cells()
         self._check_intensities(report, image_hu)
         self._check_foreground(report, cells)
         if report.faults:
