@@ -237,13 +237,15 @@ def _save_picture(name: str, found: Segmentation, path: Path) -> None:
 def _job(arguments: argparse.Namespace) -> Job:
     """The arguments, with models found and paths that hold in any working folder."""
     from prediction.checkpoints import find_checkpoint
-    from prediction.pretrained import PRETRAINED
+    from prediction.pretrained import PRETRAINED, pretrained_localiser
     from utils.tasks import HEATMAP, SEGMENTATION
 
     values = dict(vars(arguments))
     segmenters, localiser = arguments.segmentation_model, arguments.heatmap_model
     if segmenters is None:
         segmenters, localiser = [Path(PRETRAINED)], localiser or Path(PRETRAINED)
+    if str(localiser) == PRETRAINED:
+        localiser = pretrained_localiser(arguments.labels)
     if arguments.no_localiser or localiser is None:
         values["heatmap_model"] = None
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from utils.tasks import Task
+from utils.tasks import HEATMAP, Task
 
 # What users write where the name of a run is asked for.
 PRETRAINED = "pretrained"
@@ -16,6 +16,17 @@ WHAT_IT_IS = f"pretrained: trained on few scans; for research, no clinical tool;
 def pretrained_checkpoint(task: Task, folder: Path = FOLDER) -> Path:
     """The checkpoint of a task's network."""
     return folder / f"{task.network_name}.pt"
+
+
+def pretrained_names(folder: Path = FOLDER) -> Path:
+    """The checkpoint of the localiser that names vertebrae, which ``make pretrained`` adds."""
+    return folder / "names.pt"
+
+
+def pretrained_localiser(labels: str, folder: Path = FOLDER) -> Path:
+    """The localiser for ``Options.labels``: the one that names vertebrae, where that is asked for and it is there."""
+    names = pretrained_names(folder)
+    return names if labels == "vertebrae" and names.is_file() else pretrained_checkpoint(HEATMAP, folder)
 
 
 def is_pretrained(checkpoint: Path) -> bool:

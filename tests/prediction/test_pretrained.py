@@ -5,7 +5,7 @@ import torch
 
 from networks import build_network
 from prediction.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint, load_checkpoint_of, save_checkpoint
-from prediction.pretrained import FOLDER, is_pretrained, pretrained_checkpoint
+from prediction.pretrained import FOLDER, is_pretrained, pretrained_checkpoint, pretrained_localiser
 from prediction.pretrained.__main__ import make_pretrained
 from utils.files.run_folder import PLACE_AND_MACHINE
 from utils.tasks import HEATMAP, SEGMENTATION, TASKS
@@ -53,3 +53,19 @@ def test_weights_in_16_bit_are_those_of_the_run(tmp_path):
         torch.testing.assert_close(theirs, mine, rtol=2**-11, atol=1e-7)
     with pytest.raises(UserError, match="is a segmenter"):
         make_pretrained(HEATMAP, run, tmp_path, tmp_path / "new")
+
+
+def test_names_have_a_localiser_of_their_own_once_it_is_made(tmp_path):
+    runs, new = tmp_path / "runs", tmp_path / "new"
+    for labels, channels in (("binary", 1), ("vertebrae", 27)):
+        spec = NetworkSpec("UNet", 1, channels, (16, 16, 16), CHANNELS)
+        settings = {"task": "heatmap", "model_name": labels, "labels": labels}
+        save_checkpoint(runs / labels / "best.pt", spec, spec.build().state_dict(), settings, input={})
+    made = [make_pretrained(HEATMAP, runs / "binary" / "best.pt", runs, new)]
+    assert pretrained_localiser("vertebrae", new) == made[0]
+    made.append(make_pretrained(HEATMAP, runs / "vertebrae" / "best.pt", runs, new, names=True))
+    assert [pretrained_localiser(labels, new) for labels in ("binary", "vertebrae")] == made
+    assert load_checkpoint(made[1])["network"].out_channels == 27
+    for labels, names in (("binary", True), ("vertebrae", False)):
+        with pytest.raises(UserError, match="names"):
+            make_pretrained(HEATMAP, runs / labels / "best.pt", runs, new, names)

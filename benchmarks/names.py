@@ -1,0 +1,185 @@
+"""How often vertebrae get their right names, how far off their centres are, and what their masks are worth.
+
+    python -m verse_utils.phantom --field_of_view trunk --output trunks --training 0 --validation 0 --test 12 --seed 41
+    python benchmarks/names.py --data_path trunks --heatmap_model RUN --masks
+
+Each test case is named whole, and cut: a part that begins and ends anywhere, and shows four vertebrae or more. Cases
+with an L6, a T13 or no T12 are counted apart. A vertebra is identified if the nearest of all predicted centres has its
+name and lies within 20 mm. With ``--masks``, the whole scans are segmented, too: the mean Dice of the vertebrae by name
+is compared with that of the same binary mask divided among the reference's nearest centres.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from metrics.vertebra_metrics import dice_of_vertebrae, identify
+from prediction.column import Vertebra
+from prediction.localisation import locate_spine
+from prediction.options import Options
+from prediction.pretrained import PRETRAINED
+from prediction.whole_scans import Models, load_models, segment
+from utils.files.find_scans import ScanSource
+from utils.files.scans import open_scan
+from utils.geometry.body_centres import body_centres
+from utils.misc import OneLineParser, command
+from verse_utils.cases import Case
+from verse_utils.catalogue import list_cases
+from verse_utils.centroids import read_centroids
+from verse_utils.images import open_image, read_case
+from verse_utils.labels import ANATOMICAL_ORDER, L6, T13, VERTEBRA_NAMES
+
+LEAST_VERTEBRAE = 4  # of a part
+T11, T12, L1 = 18, 19, 20
+
+
+def centres_of(case: Case, label: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray]:
+    """Centres (3,) in mm of a case's vertebrae: the listed ones, else those of the mask's bodies."""
+    if case.centroid_path is not None:
+        centres = read_centroids(case.centroid_path).to_world(affine, label.shape)
+        return {number: np.array(centre) for number, centre in centres.items() if number in ANATOMICAL_ORDER}
+    centres_vox = body_centres(label, nib.affines.voxel_sizes(affine))
+    return {number: nib.affines.apply_affine(affine, centre) for number, centre in centres_vox.items()}
+
+
+def anomaly(label: np.ndarray) -> str:
+    """What is unusual in a spine; "" for the usual one."""
+    shown = set(np.unique(label).tolist())
+    if {T11, L1} <= shown and not {T12, T13} & shown:
+        return "no T12"
+    return "L6" if L6 in shown else "T13" if T13 in shown else ""
+
+
+def draw_part(
+    centres_mm: dict[int, np.ndarray], affine: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator
+) -> slice | None:
+    """Stored slices from somewhere beside one vertebra to somewhere beside another; None of a scan with few of them."""
+    axis = int(np.argmax(np.abs(affine[2, :3])))
+    index = [nib.affines.apply_affine(np.linalg.inv(affine), centre)[axis] for centre in centres_mm.values()]
+    if len(index) <= LEAST_VERTEBRAE:
+        return None
+    count = int(rng.integers(LEAST_VERTEBRAE, len(index)))
+    first = int(rng.integers(len(index) - count + 1))
+    half_vox = abs(np.mean(np.diff(index))) / 2
+    within = sorted(index)[first : first + count]
+    low, high = within[0] - half_vox * rng.uniform(1, 2), within[-1] + half_vox * rng.uniform(1, 2)
+    return slice(max(round(low), 0), min(round(high), shape[axis]))
+
+
+def views(case: Case, seed: int, folder: Path) -> Iterator[tuple[str, Path, dict[int, np.ndarray]]]:
+    """A case whole and cut: what it is, the file, and the centres that it shows."""
+    images = read_case(case)
+    centres_mm = centres_of(case, images.label, images.affine)
+    yield "whole", case.image_path, centres_mm
+    part = draw_part(centres_mm, images.affine, images.label.shape, np.random.default_rng(seed))
+    if part is not None:
+        axis = int(np.argmax(np.abs(images.affine[2, :3])))
+        where = tuple(part if one == axis else slice(None) for one in range(3))
+        cut = open_image(case.image_path).slicer[where]
+        path = folder / "part.nii"
+        nib.save(cut, path)
+        to_index = np.linalg.inv(cut.affine)
+        shown = {
+            number: centre
+            for number, centre in centres_mm.items()
+            if 0 <= nib.affines.apply_affine(to_index, centre)[axis] <= cut.shape[axis] - 1
+        }
+        yield "cut", path, shown
+
+
+def score(found: list[Vertebra], centres_mm: dict[int, np.ndarray]) -> dict[str, Any]:
+    """How the names of a scan agree with the reference."""
+    names = identify({one.label: one.centre_mm for one in found}, centres_mm)
+    heights = [one.centre_mm[2] for one in found]
+    places = [ANATOMICAL_ORDER.index(one.label) for one in found]
+    in_order = heights == sorted(heights, reverse=True) and places == sorted(set(places))
+    return {
+        "vertebrae": len(centres_mm),
+        "identified": sum(names.identified.values()),
+        "errors_mm": list(names.error_mm.values()),
+        "violations": int(not in_order),
+        "wrong": [VERTEBRA_NAMES[number] for number, is_right in names.identified.items() if not is_right],
+    }
+
+
+def score_masks(case: Case, models: Models) -> dict[str, float]:
+    """Dice of vertebrae by their names, and of the same mask divided by the reference's nearest centres."""
+    from scipy.spatial import cKDTree
+
+    images = read_case(case)
+    found = segment(case.image_path, models, Options(labels="vertebrae"))
+    centres_mm = centres_of(case, images.label, images.affine)
+    labels = np.array(list(centres_mm), np.uint8)
+    bone = np.argwhere(found.mask > 0)
+    _, nearest = cKDTree(np.array(list(centres_mm.values()))).query(nib.affines.apply_affine(images.affine, bone))
+    divided = np.zeros_like(found.mask)
+    divided[tuple(bone.T)] = labels[nearest]
+    by_name, by_centre = (
+        float(np.mean(list(dice_of_vertebrae(mask, images.label).values()))) for mask in (found.mask, divided)
+    )
+    share = found.seconds["name"] / sum(found.seconds.values())
+    return {"dice_by_name": by_name, "dice_by_centre": by_centre, "share_of_time": share}
+
+
+@command
+def main() -> None:
+    """Print a row for each view, the sums of views and anomalies, and the masks' Dice."""
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data_path", type=Path, nargs="+", required=True, help="data whose test cases are named")
+    add("--heatmap_model", type=Path, required=True, help="localiser that names vertebrae")
+    add("--segmentation_model", type=Path, default=Path(PRETRAINED), help="for --masks")
+    add("--masks", action="store_true", help="segment whole scans, too")
+    add("--seed", type=int, default=0, help="of the cuts")
+    arguments = parser.parse_args()
+    models = load_models(arguments.segmentation_model, arguments.heatmap_model)
+    assert models.localiser is not None
+    models.check_names()
+    rows, masks = [], []
+    for number, case in enumerate(one for one in list_cases(arguments.data_path, 19) if one.split == "test"):
+        kind = anomaly(read_case(case).label) or "usual"
+        with TemporaryDirectory() as folder:
+            for view, path, centres_mm in views(case, arguments.seed + number, Path(folder)):
+                spine = locate_spine(open_scan(ScanSource(path, case.case_id)), models.localiser, Options.margin_mm)
+                rows.append({"view": view, "kind": kind, **score(spine.vertebrae, centres_mm)})
+                print(
+                    f"{case.case_id:24} {view:5} {kind:6} {_shown([rows[-1]])} {' '.join(rows[-1]['wrong'])}",
+                    flush=True,
+                )
+        if arguments.masks:
+            masks.append(score_masks(case, models))
+            told = "{dice_by_name:.3f}, by nearest centre {dice_by_centre:.3f}".format(**masks[-1])
+            print(f"{'':24} Dice by name {told}", flush=True)
+    print("\n| spine | view | scans | vertebrae | identification rate | order violated | localisation error, mm |")
+    print("|---|---|---|---|---|---|---|")
+    for kind in ("usual", "L6", "T13", "no T12"):
+        for view in ("whole", "cut"):
+            part = [row for row in rows if row["kind"] == kind and row["view"] == view]
+            if part:
+                print(f"| {kind} | {view} | {len(part)} {_shown(part)}")
+    if masks:
+        means = {name: float(np.mean([row[name] for row in masks])) for name in masks[0]}
+        print(
+            "\nmean Dice by name {dice_by_name:.3f}, by nearest centre {dice_by_centre:.3f}; ".format(**means), end=""
+        )
+        print(f"naming takes {means['share_of_time']:.1%} of the time")
+
+
+def _shown(rows: list[dict[str, Any]]) -> str:
+    vertebrae, identified, violations = (
+        sum(row[name] for row in rows) for name in ("vertebrae", "identified", "violations")
+    )
+    errors_mm = [error for row in rows for error in row["errors_mm"]]
+    error = f"{np.mean(errors_mm):.1f}" if errors_mm else "–"
+    return f"| {vertebrae} | {identified / vertebrae:.3f} | {violations} | {error} |"
+
+
+if __name__ == "__main__":
+    main()
