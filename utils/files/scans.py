@@ -25,7 +25,7 @@ from utils.geometry.straightening import Straightening
 from utils.misc import written_aside
 from verse_utils.check.headers import check_ct_grid, grid_warnings
 from verse_utils.errors import UserError
-from verse_utils.hounsfield import count_hu, why_not_hu, why_unlike_ct
+from verse_utils.hounsfield import count_hu, why_not_hu, why_too_great, why_unlike_ct
 from verse_utils.images import check_varies, hu_slabs, open_image
 
 _GRID_FIELDS = (
@@ -92,13 +92,14 @@ class Scan:
             yield first - k, slab[i:i_stop, j:j_stop]
         if is_whole:
             check_varies(min(limits_hu), max(limits_hu), self.path)
-            self._warn_of_intensities(counts)
+            self._warn_of_intensities(counts, max(limits_hu))
 
-    def _warn_of_intensities(self, counts: np.ndarray) -> None:
+    def _warn_of_intensities(self, counts: np.ndarray, greatest_hu: int) -> None:
         not_hu = why_not_hu(counts)
         reason = f"not HU ({not_hu}), the result will be wrong" if not_hu else why_unlike_ct(counts)
-        if reason and (line := f"{self.path}: {reason}") not in self.warnings:  # a scan may be read twice
-            self.warnings.append(line)
+        for told in (reason, why_too_great(greatest_hu)):
+            if told and (line := f"{self.path}: {told}") not in self.warnings:  # a scan may be read twice
+                self.warnings.append(line)
 
     def save(self, array_IJK: np.ndarray, path: Path) -> None:
         """Write an array as NIfTI on exactly this scan's grid, whole or not at all.
@@ -223,7 +224,11 @@ def _open_image(path: Path, shown: Path) -> Scan:
         raise UserError(f"{shown}: no such file")
     if not path.is_file():
         raise UserError(f"{shown}: no file; {WHAT_TO_GIVE}")
-    if is_raw_image(path):
+    try:
+        is_raw = is_raw_image(path)
+    except OSError as error:
+        raise UserError(f"{shown}: can't be read ({error.strerror}); fetch the file again") from None
+    if is_raw:
         image = open_raw_image(path, shown)
         return _on_grid_of(image, shown, partial(image.hu_slabs, shown), [] if image.is_oriented else [_guess(shown)])
     if ".hdr" in path.name.lower() and not image_of_pair(path).is_file():
@@ -260,7 +265,11 @@ def _open_nifti(image: Any, shown: Path) -> Scan:
 
 
 def _open_dicom(source: ScanSource, resample: bool) -> Scan:
-    series = open_series(source.path, source.slices, resample)
+    try:
+        series = open_series(source.path, source.slices, resample)
+    except UserError as error:  # a slice that is missing may be one that was left out
+        remarks = [line.removeprefix(f"{source.path}: ") for line in source.remarks]
+        raise UserError("; ".join([str(error), *remarks])) from None
     slabs = partial(series_slabs, series.stack)
     return replace(_on_grid_of(series, source.path, slabs, [*source.remarks, *series.warnings]), series=series)
 

@@ -24,6 +24,7 @@ _SPOOLED_BYTES = 16 * 2**20
 # All that is read of a header; a header of 600 slices takes a third of the time so.
 _KEYWORDS = (
     *("SOPClassUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
+    "FrameOfReferenceUID",
     *("SpecificCharacterSet", "Modality", "ImageType", "ConvolutionKernel", "MultienergyCTAcquisition"),
     *("VolumetricProperties", "VolumeBasedCalculationTechnique", "SharedFunctionalGroupsSequence"),
     *("PerFrameFunctionalGroupsSequence", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient"),

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.files.dicom.files import DicomFile, may_be_dicom
-from utils.files.dicom.headers import Content, Slice, read_content
+from utils.files.dicom.headers import Content, Slice, read_content, reason
 from utils.files.dicom.stacks import SAME_POSITION_MM
 from verse_utils.errors import UserError
 
-NO_SLICE = "no DICOM slice can be read; give the folder of a CT series"
+# What a file, or a member of a damaged or encrypted archive, raises.
+_READ_ERRORS = (ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class FoundSeries(NamedTuple):
@@ -42,6 +43,13 @@ def files_in_archive(path: Path) -> list[DicomFile]:
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error):
         raise UserError(f"{path}: can't be read as a ZIP archive; fetch the file again") from None
     return [DicomFile(path, name) for name in sorted(names) if not any(p.startswith(".") for p in name.split("/"))]
+
+
+class _Unreadable(NamedTuple):
+    """A file that is DICOM, or named so, and why it can't be read."""
+
+    file: DicomFile
+    reason: str
 
 
 class _Series(NamedTuple):
@@ -109,37 +117,57 @@ def find_series(files: Iterable[DicomFile], wanted: str | None = None) -> list[F
             what = f"no CT series {wanted!r}" if wanted else "no CT series"
             found.append(FoundSeries(place, (), (), f"{place}: {what} here, only {names}; give the folder of one"))
         unreadable.pop(place, None)
-    found += [FoundSeries(place, (), (), f"{place}: {NO_SLICE}") for place in unreadable]
+    found += [FoundSeries(place, (), (), _no_slice(place, files)) for place, files in unreadable.items()]
     return sorted(found, key=lambda one: (one.place, [slice_.file for slice_ in one.slices]))
 
 
-def _read_all(files: Iterable[DicomFile]) -> tuple[list[_Series], dict[Path, list[DicomFile]]]:
+def _read_all(files: Iterable[DicomFile]) -> tuple[list[_Series], dict[Path, list[_Unreadable]]]:
     """What files hold, sorted into series; and by their folders, those that are DICOM and can't be read."""
     groups: dict[str, dict[Path, list[Content]]] = defaultdict(lambda: defaultdict(list))
-    unreadable: dict[Path, list[DicomFile]] = defaultdict(list)
+    unreadable: dict[Path, list[_Unreadable]] = defaultdict(list)
     for file in files:
         try:
             if not may_be_dicom(file):
                 if file.name.lower().endswith(".dcm"):
-                    unreadable[file.place].append(file)
+                    unreadable[file.place].append(_Unreadable(file, "no DICOM"))
                 continue
             content = read_content(file)
-        except (ValueError, OSError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
-            unreadable[file.place].append(file)
+        except _READ_ERRORS as error:
+            unreadable[file.place].append(_Unreadable(file, reason(error)))
             continue
         if content is not None:
             groups[content.series][file.place].append(content)
     series = []
     for by_place in groups.values():
-        parts = [_Series(place, contents) for place, contents in by_place.items()]
+        parts = [_Series(place, alike) for place, contents in by_place.items() for alike in _of_one_patient(contents)]
         series += [_joined(parts)] if _are_parts(parts) else parts
     return series, unreadable
+
+
+def _of_one_patient(contents: list[Content]) -> list[list[Content]]:
+    """What one UID names in one place, divided where it is of several patients, studies or frames of reference.
+
+    Positions in different frames of reference have nothing to do with each other. Files that lack such an attribute
+    belong to the others where these agree.
+    """
+    parts = [contents]
+    for attribute in ("patient", "study", "frame_of_reference"):
+        divided: list[list[Content]] = []
+        for part in parts:
+            by_value = defaultdict(list)
+            for content in part:
+                by_value[getattr(content, attribute)].append(content)
+            divided += [part] if len(by_value.keys() - {""}) < 2 else by_value.values()
+        parts = divided
+    return parts
 
 
 def _are_parts(parts: list[_Series]) -> bool:
     """Whether folders hold one series in pieces, as some exports do: the same slices nowhere twice."""
     slices = [one for part in parts for one in part.slices]
     if len(parts) < 2 or len({one.size for one in slices}) != 1:
+        return False
+    if len(_of_one_patient([content for part in parts for content in part.contents])) > 1:
         return False
     places = {tuple((one.position_mm / (10 * SAME_POSITION_MM)).round()) for one in slices}
     return len(places) == len(slices) and all(part.slices for part in parts)
@@ -171,7 +199,13 @@ def _remarks(one: _Series, members: list[_Series], elsewhere: list[_Series], wan
     return lines
 
 
-def _unread(place: Path, files: list[DicomFile]) -> list[str]:
+def _unread(place: Path, files: list[_Unreadable]) -> list[str]:
     if not files:
         return []
-    return [f"{place}: {len(files)} DICOM files can't be read as slices, {files[0].name} the first"]
+    first = f"{files[0].file.name} the first ({files[0].reason})"
+    return [f"{place}: {len(files)} DICOM files can't be read as slices, {first}"]
+
+
+def _no_slice(place: Path, files: list[_Unreadable]) -> str:
+    first = f"{files[0].file.name}: {files[0].reason}"
+    return f"{place}: no DICOM slice can be read ({first}); give the folder of a CT series"

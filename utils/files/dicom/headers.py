@@ -79,7 +79,7 @@ class Content:
 
     Attributes:
         patient: an ID; "" where it isn't told.
-        study, series: UIDs.
+        study, series, frame_of_reference: UIDs; "" where one isn't told.
         number: of the series.
         description: of the series, as far as it can be printed.
         kernel: of the reconstruction; "" where it isn't told.
@@ -91,6 +91,7 @@ class Content:
     patient: str
     study: str
     series: str
+    frame_of_reference: str
     number: int
     description: str
     kernel: str
@@ -116,7 +117,7 @@ def read_content(file: DicomFile) -> Content | None:
                 slices = _slices(file, header)
                 other = "" if slices else "localizer"
             except Exception as error:
-                other = _reason(error)
+                other = reason(error)
         description = " ".join(str(header.get("SeriesDescription") or "").encode(errors="replace").decode().split())
         kernel = header.get("ConvolutionKernel") or ""
         return Content(
@@ -124,6 +125,7 @@ def read_content(file: DicomFile) -> Content | None:
             str(header.get("PatientID") or ""),
             str(header.get("StudyInstanceUID") or ""),
             str(header.get("SeriesInstanceUID") or "no UID"),
+            str(header.get("FrameOfReferenceUID") or ""),
             int(header.get("SeriesNumber") or 0),
             description,
             kernel if isinstance(kernel, str) else " ".join(map(str, kernel)),
@@ -133,7 +135,7 @@ def read_content(file: DicomFile) -> Content | None:
     except MemoryError:
         raise
     except Exception as error:  # a damaged header makes pydicom raise whatever Python has
-        raise ValueError(_reason(error)) from None
+        raise ValueError(reason(error)) from None
 
 
 def has_several_frames(file: DicomFile) -> bool:
@@ -207,7 +209,7 @@ def _slice(file: DicomFile, header: Dataset, frame: int) -> Slice:
     try:
         meaning: PixelMeaning | str = pixel_meaning(header, _macro(header, frame, "PixelValueTransformationSequence"))
     except Exception as error:
-        meaning = _reason(error)
+        meaning = reason(error)
     frames = int(header.get("NumberOfFrames") or 1)
     return Slice(file, frame, size, position_mm, steps_mm, meaning, transfer_syntax(header), frames)
 
@@ -224,7 +226,9 @@ def _macro(header: Dataset, frame: int, sequence: str) -> Dataset:
     return Dataset()
 
 
-def _reason(error: Exception) -> str:
-    """What an error says of a header, on one line."""
+def reason(error: Exception) -> str:
+    """What an error says of a header or a file, on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = re.sub(r"^'\w+' object has no attribute '(\w+)'$", r"no \1", " ".join(str(error).split()))
     return (f"no {text}" if isinstance(error, KeyError) else text)[:100] or type(error).__name__

@@ -15,6 +15,9 @@ from utils.files.dicom.stacks import Stack, stack_slices
 from verse_utils.errors import UserError
 from verse_utils.images import to_hu
 
+# PS3.6, table A-1; what pydicom has no name for.
+_UNKNOWN_SYNTAXES = {f"1.2.840.10008.1.2.4.{number}": "JPEG XL" for number in (110, 111, 112)}
+
 
 class DicomSeries(NamedTuple):
     """A CT series whose slices make a stack.
@@ -45,6 +48,10 @@ def open_series(place: Path, slices: Sequence[Slice], resample: bool = False) ->
     """
     stack = stack_slices(place, slices, resample)
     for one in stack.slices:
+        if not one.syntax.is_transfer_syntax:  # of those that pydicom knows
+            coding = _UNKNOWN_SYNTAXES.get(one.syntax, f"transfer syntax {one.syntax}")
+            where = one.file.place / one.name
+            raise UserError(f"{where}: coded in {coding}, which can't be decoded; export the CT uncompressed")
         if isinstance(one.meaning, str):
             raise UserError(f"{one.file.place / one.name}: {one.meaning}; export the CT again, in HU")
     if any(isinstance(one.meaning, PixelMeaning) and one.meaning.is_unspecified for one in stack.slices):

@@ -1,5 +1,6 @@
 """Which files are the CT: kinds of series, several series, folders, archives."""
 
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -119,6 +120,37 @@ def test_two_patients_in_a_folder_are_two_scans(dicom, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("attribute", ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"])
+@pytest.mark.parametrize("folders", ["", "ab"])
+def test_one_uid_of_two_patients_studies_or_frames_of_reference_is_no_volume(dicom, tmp_path, attribute, folders):
+    """Seen: as one stack, though the positions have nothing to do with each other."""
+    below = [(-20.0, 35.5, -100 + 3.0 * k) for k in range(7)]
+    above = [(-20.0, 35.5, -79 + 3.0 * k) for k in range(7)]
+    dicom.write_series(tmp_path / folders[:1], positions=below, name="a{}", **{attribute: "1.7"})
+    dicom.write_series(tmp_path / folders[1:], positions=above, name="b{}", **{attribute: "1.8"})
+    scans = [open_scan(source) for source in found(tmp_path)]
+    assert {scan.shape for scan in scans} == {dicom.HU.shape}
+    told = [line for scan in scans for line in scan.warnings]
+    assert len(scans) == 2 or any("1 other series left out: Spine (7 slices" in line for line in told)
+
+
+def test_a_slice_without_an_id_belongs_to_the_others(dicom, tmp_path):
+    dicom.write_series(tmp_path)
+    odd = dicom.read(tmp_path / "IM003.dcm")
+    del odd.PatientID, odd.StudyInstanceUID, odd.FrameOfReferenceUID
+    odd.save_as(tmp_path / "IM003.dcm")
+    np.testing.assert_array_equal(dicom.voxels(dicom.opened(tmp_path)), dicom.HU)
+
+
+def test_a_missing_slice_that_was_left_out_is_named(dicom, tmp_path):
+    dicom.write_series(tmp_path)
+    odd = dicom.read(tmp_path / "IM003.dcm")
+    del odd.PixelSpacing
+    odd.save_as(tmp_path / "IM003.dcm")
+    with pytest.raises(UserError, match=r"slice missing .*; 1 files of the series left out: IM003.dcm \(no Pixel"):
+        dicom.opened(tmp_path)
+
+
 def test_nested_folders_a_dicomdir_and_archives(dicom, tmp_path):
     series = dicom.write_series(tmp_path / "cd" / "patient" / "study" / "series", name="I{}")
     (tmp_path / "cd" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
@@ -166,7 +198,8 @@ def test_bad_folders_are_named_and_stop_no_other(dicom, tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04")
     sources = found(tmp_path / "absent", tmp_path / "in", tmp_path / "bad.zip")
     assert [source.name for source in sources if not source.error] == ["good"]
-    assert [source.error.split(": ", 1)[1].split(",")[0].split(";")[0] for source in sources if source.error] == [
+    errors = [source.error.split(": ", 1)[1] for source in sources if source.error]
+    assert [re.split(",|;| [(]", error)[0] for error in errors] == [
         "no such file or folder",
         "no DICOM slice can be read",
         "no CT series here",
