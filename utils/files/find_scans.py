@@ -78,11 +78,14 @@ def find_scans(inputs: Sequence[str], series: str | None = None) -> list[ScanSou
     folders = _Folders(series)
     for text in inputs:
         try:
-            found = _scans_of_input(text, series, folders)
+            found = [(source, source.resolved()) for source in _scans_of_input(text, series, folders)]
         except UserError as error:
-            found = [ScanSource(Path(text), "", error=str(error))]
-        for source in found:
-            resolved = source.resolved()
+            failed = ScanSource(Path(text), "", error=str(error))
+            found = [(failed, failed)]
+        except OSError as error:  # too long a name, a folder that may not be entered, a circle of links
+            failed = ScanSource(Path(text), "", error=f"{text}: can't be read ({error.strerror}); {WHAT_TO_GIVE}")
+            found = [(failed, failed)]
+        for source, resolved in found:
             sources.setdefault((resolved.path, resolved.files), source)
     names = _distinct_names([source.path for source in sources.values()])
     return [replace(source, name=name) for source, name in zip(sources.values(), names, strict=True)]
@@ -231,8 +234,17 @@ def is_dicom(path: Path) -> bool:
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each path, in one line; like names get up to three parent folders in front, then ``_2``."""
-    parts = {path: IMAGE_ENDING.sub("", os.path.abspath(path)).split(os.sep) for path in paths}
+    """A name for each path, in one line; like names get up to three parent folders in front, then ``_2``.
+
+    Files of one folder that differ in their endings alone keep these: ``ct_nii`` and ``ct_nii_gz``.
+    """
+    places = {path: os.path.abspath(path) for path in paths}
+    stems = {path: IMAGE_ENDING.sub("", place) for path, place in places.items()}
+    twins = Counter(stems.values())
+    for path, stem in stems.items():
+        if twins[stem] > 1:
+            stems[path] = stem + places[path][len(stem) :].replace(".", "_")
+    parts = {path: stem.split(os.sep) for path, stem in stems.items()}
     name_of = {path: own[-1] for path, own in parts.items()}
     for parents in (1, 2, 3):
         counts = Counter(name_of.values())

@@ -1,5 +1,8 @@
 """Which scans a user means by files, folders and patterns."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from utils.files.find_scans import find_scans
@@ -91,7 +94,9 @@ def test_like_names_are_told_apart(tmp_path):
     sources = find_scans([str(tmp_path / text) for text in texts])
     assert names(sources) == ["a_scan", "b_scan", "x_c_scan", "y_c_scan", "alone"]
     more = names(find_scans([str(tmp_path / text) for text in [*texts, "b_scan.nii", "a/scan.nii"]]))
-    assert len(set(more)) == 7 and all(name.rstrip("_2").endswith(("scan", "alone")) for name in more)
+    assert len(set(more)) == 7 and all(name.rstrip("_2").endswith(("scan", "alone", "nii", "gz")) for name in more)
+    touch(*(tmp_path / "twins" / name for name in ("ct.nii", "ct.nii.gz", "ct.nrrd", "other.nii")))
+    assert names(find_scans([str(tmp_path / "twins")])) == ["ct_nii", "ct_nii_gz", "ct_nrrd", "other"]
     touch_dicom(tmp_path / "p1" / "CT" / "IM1", tmp_path / "p2" / "CT" / "IM1")
     assert names(find_scans([str(tmp_path / "p1" / "CT"), str(tmp_path / "p2" / "CT")])) == ["p1_CT", "p2_CT"]
 
@@ -114,6 +119,26 @@ def test_inputs_without_a_scan_are_told_of_and_stop_no_other(tmp_path):
         assert ("folder/**/*_ct.nii.gz" in bad.error) == (name == "folder") or name == "empty"
         with pytest.raises(UserError, match=words):
             open_scan(bad)
+
+
+def test_what_the_system_refuses_stops_no_other(tmp_path):
+    touch(tmp_path / "good.nii.gz")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for text, words in [("x" * 300, "File name too long"), (str(tmp_path / "circle" / "a"), "no such file|symbolic")]:
+        bad, good = find_scans([text, str(tmp_path / "good.nii.gz")])
+        assert re.search(words, bad.error) and "\n" not in bad.error and good.name == "good"
+
+
+def test_a_file_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    touch(tmp_path / "a.nii.gz")
+
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    (source,) = find_scans([str(tmp_path / "a.nii.gz")])
+    with pytest.raises(UserError, match=r"a\.nii\.gz: can't be read \(Permission denied\)"):
+        open_scan(source)
 
 
 def test_an_empty_name_is_not_the_working_folder(tmp_path, monkeypatch):
