@@ -58,6 +58,15 @@ def why_unlike_ct(counts: np.ndarray) -> str | None:
     return why_no_air(least_hu)
 
 
+def why_too_great(greatest_hu: int) -> str | None:
+    """What is said of a scan with this greatest value, if it is the greatest of int16, at which more was cut off."""
+    if greatest_hu < _INT16.max:
+        return None
+    return (
+        f"values reach {greatest_hu} HU or more, as no tissue or metal does: most likely negative ones, stored unsigned"
+    )
+
+
 def why_no_air(least_hu: float) -> str | None:
     """Why a scan with this least value is unlike CT; None where it isn't."""
     if least_hu <= AIR_BELOW_HU:

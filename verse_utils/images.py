@@ -146,7 +146,7 @@ def _lacks_spacing(image: Any) -> bool:
     files: Any = image.file_map
     with open_unpacked(Path(files["header" if "header" in files else "image"].filename)) as file:
         stored = type(image.header).from_fileobj(file, check=False)
-    return not (stored["pixdim"][1:4] > 0).all()
+    return not (np.abs(stored["pixdim"][1:4]) > 0).all()  # a sign means nothing, to nibabel and ITK
 
 
 def _in_mm(image: Any) -> Any:
@@ -221,15 +221,18 @@ def check_same_grid(
         raise GridError(
             f"{mask_path}: shape {mask.shape} is not that of {partner} {image_path}, {image.shape}; {remedy}"
         )
-    corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in image.shape], indexing="ij")).reshape(3, -1)
-    distances = np.linalg.norm(
-        (image.affine - mask.affine)[:3, :3] @ corners + (image.affine - mask.affine)[:3, 3:], axis=0
-    )
-    voxel_mm = float(np.min(nib.affines.voxel_sizes(image.affine)))
-    if distances.max() > CORNER_TOLERANCE_VOX * voxel_mm:
+    off_mm = corner_distance_mm(image.shape, image.affine, mask.affine)
+    if off_mm > CORNER_TOLERANCE_VOX * float(np.min(nib.affines.voxel_sizes(image.affine))):
         raise GridError(
-            f"{mask_path}: its grid lies up to {distances.max():.1f} mm off that of {partner} {image_path}; {remedy}"
+            f"{mask_path}: its grid lies up to {off_mm:.1f} mm off that of {partner} {image_path}; {remedy}"
         )
+
+
+def corner_distance_mm(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
+    """How far the corners of a grid of a shape (I, J, K) lie apart by two affines (4, 4), at most."""
+    corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in shape], indexing="ij")).reshape(3, -1)
+    difference = affine - other
+    return float(np.linalg.norm(difference[:3, :3] @ corners + difference[:3, 3:], axis=0).max())
 
 
 def check_grids(case: Case, image: OnGrid) -> None:

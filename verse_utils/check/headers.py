@@ -12,7 +12,15 @@ import numpy as np
 from verse_utils.cases import Case
 from verse_utils.check.findings import CaseReport
 from verse_utils.errors import GridError
-from verse_utils.images import OnGrid, check_grids, check_slice_counts, lacks_orientation, open_image
+from verse_utils.images import (
+    CORNER_TOLERANCE_VOX,
+    OnGrid,
+    check_grids,
+    check_slice_counts,
+    corner_distance_mm,
+    lacks_orientation,
+    open_image,
+)
 
 # A vertebra is about 25 mm high; coarser voxels show none.
 MOST_SPACING_MM = 25.0
@@ -38,6 +46,8 @@ def check_headers(case: Case) -> tuple[CaseReport, Any]:
             raise GridError(f"{sheared}; resample the scan and its mask to a grid with right angles")
         if lacks_orientation(image):
             report.remark("grid", guessed_orientation(case.image_path))
+        if disagreeing := two_grids(image, case.image_path):
+            report.remark("grid", disagreeing)
         check_grids(case, image)
     return report, image
 
@@ -57,8 +67,18 @@ def check_ct_grid(image: OnGrid, path: Path) -> None:
 def grid_warnings(image: Any, path: Path) -> list[str]:
     """What should be known of a grid that can be used, a line each."""
     lines = [guessed_orientation(path)] if lacks_orientation(image) else []
-    sheared = shear(image, path)
-    return [*lines, sheared] if sheared else lines
+    return [*lines, *(line for line in (two_grids(image, path), shear(image, path)) if line)]
+
+
+def two_grids(image: Any, path: Path) -> str | None:
+    """What is said of a NIfTI whose sform and qform put its corners elsewhere, as readers take one or the other."""
+    header = image.header
+    if not isinstance(header, nib.Nifti1Header) or not (header["sform_code"] > 0 and header["qform_code"] > 0):
+        return None
+    off_mm = corner_distance_mm(image.shape, image.affine, header.get_qform())
+    if off_mm <= CORNER_TOLERANCE_VOX * float(np.min(nib.affines.voxel_sizes(image.affine))):
+        return None
+    return f"{path}: its sform and qform lie up to {off_mm:.1f} mm apart; the sform is taken, others take the qform"
 
 
 def shear(image: OnGrid, path: Path) -> str | None:

@@ -266,6 +266,40 @@ def test_a_spacing_of_zero_is_refused(tmp_path):
         opened(tmp_path / "flat.nii.gz")
 
 
+@pytest.mark.parametrize(("qform", "sform"), [(1, 0), (0, 0), (1, 1)])
+def test_the_sign_of_a_spacing_means_nothing(tmp_path, qform, sform):
+    affine = oriented("LPS")
+    path = write(tmp_path / "ct.nii", affine=affine, qform=qform, sform=sform)
+    expected = opened(path).affine
+    content = bytearray(path.read_bytes())
+    content[80:92] = (-np.frombuffer(content[80:92], "<f4")).tobytes()
+    path.write_bytes(content)
+    np.testing.assert_array_equal(opened(path).affine, expected)
+
+
+def test_sform_and_qform_that_differ_are_told(tmp_path):
+    affine = oriented("LPS")
+    image = nib.Nifti1Image(CT, affine)
+    image.set_sform(affine, code=1)
+    for shift_mm, told in ((0.1, False), (20, True)):
+        moved = affine.copy()
+        moved[0, 3] += shift_mm
+        image.set_qform(moved, code=1)
+        nib.save(image, tmp_path / "ct.nii")
+        scan = opened(tmp_path / "ct.nii")
+        np.testing.assert_allclose(scan.affine, affine, atol=1e-4)
+        assert ["its sform and qform lie up to 20.0 mm apart" in line for line in scan.warnings] == [True] * told
+
+
+def test_values_beyond_any_tissue_are_told(tmp_path):
+    """Seen: a voxel of -1025 HU, stored unsigned with an intercept of -1024, is 64511 HU."""
+    wrapped = CT.astype(np.float32)
+    wrapped[0, 0, 3] = 64511
+    scan = opened(write(tmp_path / "ct.nii", wrapped))
+    joined(scan)
+    assert ["values reach 32767 HU or more" in line for line in scan.warnings] == [True]
+
+
 def test_what_is_no_image_is_refused_in_one_line(tmp_path):
     (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
     (tmp_path / "text.nii.gz").write_text("no image", encoding="utf-8")

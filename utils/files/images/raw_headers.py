@@ -95,7 +95,8 @@ def _head(path: Path) -> bytes:
 def _fields(head: bytes, sign: str) -> dict[str, str]:
     """Values of a header's lines by their names, these in lower case and without spaces."""
     lines = (line.partition(sign) for line in head.decode("utf-8", "surrogateescape").splitlines())
-    return {name.replace(" ", "").lower(): value.strip() for name, found, value in lines if found}
+    # NRRD's "key:=value" is a remark of the user's, and no field.
+    return {name.replace(" ", "").lower(): value.strip() for name, found, value in lines if found and value[:1] != "="}
 
 
 def _nrrd(path: Path, head: bytes) -> RawImage:

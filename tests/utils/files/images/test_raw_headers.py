@@ -94,6 +94,12 @@ def test_other_words_of_the_headers_mean_what_simpleitk_takes_them_for(tmp_path,
     assert_agrees(scan, SimpleITK.ReadImage(tmp_path / name))
 
 
+def test_remarks_in_a_nrrd_header_are_no_fields(tmp_path):
+    image = write(tmp_path / "ct.nrrd")
+    changed(tmp_path / "ct.nrrd", b"\ndimension: 3", b"\ntype:=float\nspace:=bogus\n# type: double\ndimension: 3")
+    assert_agrees(opened(tmp_path / "ct.nrrd"), image)
+
+
 def test_pairs_of_nifti_and_analyze(tmp_path):
     """ITK guesses the directions of Analyze, which tells none."""
     for name, image_class in (("nifti", nib.Nifti1Pair), ("analyze", nib.analyze.AnalyzeImage)):
