@@ -21,7 +21,7 @@ import nibabel as nib
 import numpy as np
 
 from metrics.vertebra_metrics import dice_of_vertebrae, identify
-from prediction.column import Vertebra
+from prediction.names.column import Vertebra
 from prediction.localisation import locate_spine
 from prediction.options import Options
 from prediction.pretrained import PRETRAINED
