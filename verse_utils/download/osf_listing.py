@@ -44,6 +44,12 @@ class ListedFile:
         """Whether any hash is listed."""
         return bool(self.sha256 or self.md5)
 
+    def check_types(self) -> None:
+        """Raise TypeError where OSF listed something else than texts and a size."""
+        texts = (self.address, self.sha256 or "", self.md5 or "")
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.size, int | None):
+            raise TypeError(f"{self.path}: a size or text is none")
+
     def is_at(self, path: Path) -> bool:
         """Whether a whole file lies there, by its size."""
         return path.is_file() and self.size in (None, path.stat().st_size)
@@ -74,13 +80,17 @@ class OsfListing:
     def files(self, client: Client, progress_title: str) -> list[ListedFile]:
         """All files; what was not listed before is asked for. Raises SourceError if OSF does not answer."""
         pages, files = self._kept()
+        asked: set[str] = set()
         with Progress(progress_title) as progress:
             while pages:
                 address, folder = pages.pop(0)
+                if address in asked:
+                    raise SourceError("OSF's list of files leads in a circle")
+                asked.add(address)
                 more_pages, more_files = _read_page(client.json(address), folder)
                 pages += more_pages
                 files += more_files
-                if len(files) + len(pages) > MOST_MEMBERS:
+                if len(files) + len(pages) + len(asked) > MOST_MEMBERS:
                     raise SourceError(f"OSF lists more than {MOST_MEMBERS} files")
                 self._keep(pages, files)
                 progress.add(len(more_files))
@@ -122,12 +132,14 @@ def _read_page(page: Any, folder: str) -> tuple[list[list[str]], list[ListedFile
                 pages.append([_with_page_size(below), f"{path}/"])
                 continue
             hashes = (attributes.get("extra") or {}).get("hashes") or {}
-            files.append(
-                ListedFile(
-                    path, item["links"]["download"], attributes.get("size"), hashes.get("sha256"), hashes.get("md5")
-                )
+            file = ListedFile(
+                path, item["links"]["download"], attributes.get("size"), hashes.get("sha256"), hashes.get("md5")
             )
+            file.check_types()
+            files.append(file)
         following = (page.get("links") or {}).get("next")
+        if not all(isinstance(address, str) for address, _ in pages) or not isinstance(following, str | None):
+            raise TypeError("an address is no text")
     except (KeyError, TypeError, AttributeError, BadArchiveError) as error:
         raise SourceError(f"OSF's list of files can't be read ({error!r})") from None
     return ([[following, folder]] if following else []) + pages, files

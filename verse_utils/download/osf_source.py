@@ -19,7 +19,7 @@ from verse_utils.download.checksums import Checksums
 from verse_utils.download.osf_listing import ListedFile, OsfListing
 from verse_utils.download.progress import Progress, say
 from verse_utils.download.transfer import Attempts, Client, blocks
-from verse_utils.errors import BadArchiveError, InterruptedTransferError, SourceError
+from verse_utils.errors import BadArchiveError, InterruptedTransferError, SourceError, UserError
 from verse_utils.files.disk import require_free
 
 _TOKEN = "OSF_TOKEN"
@@ -46,7 +46,7 @@ class OsfSource:
 
     def fetch(self, work: Path, name: str, checksums: Checksums, patience_s: float) -> Path:
         """Get all files of the folder; see ``ZipSource.fetch``. Each file that came whole is kept for the next run."""
-        token = os.environ.get(_TOKEN)
+        token = _token()
         client = Client(patience_s, token, advice="" if token else _ADVICE)
         folder = work / f"{name}.osf"
         listing = OsfListing(work / f"{name}.listing.json", self.listing_address)
@@ -87,6 +87,14 @@ class OsfSource:
                     return str(last)
             except SourceError as error:
                 return str(error)
+
+
+def _token() -> str | None:
+    """The user's token. Raises UserError, which does not show it, where it can't be one."""
+    token = os.environ.get(_TOKEN, "").strip()
+    if not token.isascii() or any(char.isspace() or not char.isprintable() for char in token):
+        raise UserError(f"{_TOKEN}: not a token of osf.io, which has only letters and digits; set it anew")
+    return token or None
 
 
 def _counted(source: Iterator[bytes], progress: Progress) -> Iterator[bytes]:

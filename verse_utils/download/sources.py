@@ -6,6 +6,7 @@ import os
 from urllib.parse import urlsplit
 
 from verse_utils.download.osf_source import OsfSource
+from verse_utils.download.transfer import without_password
 from verse_utils.download.zip_source import ZipSource
 from verse_utils.errors import UserError
 
@@ -41,9 +42,10 @@ def sources(edition: int, split: str) -> tuple[Source, ...]:
     name = dataset_name(edition, split)
     mirror = os.environ.get(MIRROR, "").strip()
     if mirror:
-        if urlsplit(mirror).scheme not in ("http", "https") or not urlsplit(mirror).hostname:
+        if not _is_address(mirror):
             raise UserError(
-                f"{MIRROR}={mirror}: not an address like https://HOST/FOLDER; for zips on a disk, use --from_zip"
+                f"{MIRROR}={without_password(mirror)}: not an address like https://HOST/FOLDER; "
+                "for zips on a disk, use --from_zip"
             )
         return (ZipSource(f"{mirror.rstrip('/')}/{name}.zip"),)
     project, folder = _OSF_FOLDERS[edition, split]
@@ -51,3 +53,12 @@ def sources(edition: int, split: str) -> tuple[Source, ...]:
         ZipSource(_S3.format(name=name)),
         OsfSource(_OSF_ZIP.format(project=project, folder=folder), _OSF_LISTING.format(project=project, folder=folder)),
     )
+
+
+def _is_address(text: str) -> bool:
+    """Whether a server of the web can be there."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False

@@ -19,13 +19,17 @@ from urllib3.util import Retry
 
 from verse_utils.download.progress import Progress, say
 from verse_utils.errors import InterruptedTransferError, SourceError
-from verse_utils.files.disk import require_free
+from verse_utils.files.disk import in_units, require_free
 
 # Seconds between attempts: 0, 2, 4, 8, 16, unless the server names a time.
 _RETRIES = Retry(total=5, backoff_factor=1.0, status_forcelist=(408, 425, 429, 500, 502, 503, 504))
 _RENEWED_BY_BYTES = 2**20  # an attempt that brought as much was worth it, and failures are counted anew
 _TIMEOUTS_S = (20.0, 120.0)  # to connect, and between two blocks; OSF takes its time for the first
 _BLOCK_BYTES = 2**16
+# A connection that brings less in so long is as good as none, though a byte comes now and then.
+_LEAST_BYTES, _WINDOW_S = 2**16, 300.0
+_MOST_JSON_BYTES = 2**26
+_LONGEST_NUMBER = 18  # digits of a length
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,13 @@ class Client:
             try:
                 headers = {"Accept": "application/vnd.api+json, application/json"}
                 with self.answer(address, headers) as response:
-                    return json.loads(b"".join(blocks(response)))
-            except ValueError:
+                    content = bytearray()
+                    for block in blocks(response):
+                        content += block
+                        if len(content) > _MOST_JSON_BYTES:
+                            raise SourceError(f"an answer has more than {in_units(_MOST_JSON_BYTES)}")
+                    return json.loads(content)
+            except (ValueError, RecursionError):
                 raise SourceError("an answer is no JSON") from None
             except InterruptedTransferError as error:
                 attempts.wait(error)
@@ -205,6 +214,9 @@ class Client:
                     file.write(block)
                     file.flush()  # so that a kill loses nothing
                     progress.add(len(block))
+        if total is not None and _size(path) > total:
+            path.unlink()
+            raise SourceError(f"more than the {total} bytes came that the server told")
         if total is not None and _size(path) != total:
             raise InterruptedTransferError(f"{_size(path)} of {total} bytes came")
         return total is not None
@@ -242,10 +254,16 @@ class Attempts:
 
 
 def blocks(response: requests.Response) -> Iterator[bytes]:
-    """The body as it comes. Raises InterruptedTransferError where it is cut."""
+    """The body as it comes. Raises InterruptedTransferError where it is cut, or hardly comes."""
+    came, since = 0, time.monotonic()
     try:
         while block := response.raw.read1(_BLOCK_BYTES, decode_content=False):
             yield block
+            came += len(block)
+            if time.monotonic() - since > _WINDOW_S:
+                if came < _LEAST_BYTES:
+                    raise InterruptedTransferError(f"only {in_units(came)} came in {in_minutes(_WINDOW_S)}")
+                came, since = 0, time.monotonic()
     except HTTPError as error:
         raise InterruptedTransferError(f"the connection was cut ({_root_cause(error)})") from None
 
@@ -257,7 +275,10 @@ def is_osf(host: str) -> bool:
 
 def without_password(address: str) -> str:
     """An address as it may be shown: without user name, password and query."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # no address at all
+        return re.sub(r"//.*@", "//", address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
@@ -277,13 +298,13 @@ def _total(response: requests.Response) -> int | None:
     """Bytes of the whole file; None if the server doesn't say."""
     if response.status_code == 200:
         length = response.headers.get("Content-Length", "")
-        return int(length) if length.isdecimal() else None
-    match = re.fullmatch(r"bytes .*/(\d+)", response.headers.get("Content-Range", ""))
+        return int(length) if length.isdecimal() and len(length) <= _LONGEST_NUMBER else None
+    match = re.fullmatch(rf"bytes .*/(\d{{1,{_LONGEST_NUMBER}}})", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
 def _first_byte(response: requests.Response) -> int | None:
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    match = re.match(rf"bytes (\d{{1,{_LONGEST_NUMBER}}})-", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
@@ -297,7 +318,7 @@ def _retry_after_s(response: requests.Response) -> float:
     header = response.headers.get("Retry-After")
     try:
         return float(_RETRIES.parse_retry_after(header)) if header else 0.0
-    except InvalidHeader:
+    except (InvalidHeader, ValueError, OverflowError):
         return 0.0
 
 

@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        if status == 206:
+        if status == 206 and "Content-Range" not in answer.headers:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if status == 416:
             self.send_header("Content-Range", f"bytes */{len(content)}")

@@ -191,10 +191,21 @@ def test_a_mirror_replaces_both_sources(tmp_path, mirror, server, edition, monke
     assert "secret" not in str(error.value) + capsys.readouterr().err
 
 
-@pytest.mark.parametrize("value", ["host/folder", "ftp://host/folder", "/mnt/verse", "http://"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "host/folder",
+        "ftp://me:secret@host/a",
+        "/mnt/verse",
+        "http://",
+        "http://[",
+        "http://me:secret@[",
+        "https://host:x/",
+    ],
+)
 def test_a_mirror_that_is_no_address_is_named(tmp_path, monkeypatch, value):
     monkeypatch.setenv("VERSE_MIRROR", value)
-    with pytest.raises(UserError, match="VERSE_MIRROR="):
+    with pytest.raises(UserError, match=r"VERSE_MIRROR=((?!secret).)*$"):
         fetch_where_missing(tmp_path / "verse19", [19])
     assert not list(tmp_path.iterdir())
 

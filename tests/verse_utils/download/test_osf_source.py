@@ -11,7 +11,7 @@ import pytest
 
 from verse_utils.download.checksums import Checksums
 from verse_utils.download.osf_source import OsfSource
-from verse_utils.errors import SourceError
+from verse_utils.errors import SourceError, UserError
 
 
 @pytest.fixture
@@ -161,12 +161,44 @@ def test_where_the_list_fails_the_zip_adds_what_it_has(server, osf, files, fetch
 
 
 @pytest.mark.parametrize(
-    "page", [b"no JSON", b"[]", b'{"data": [{}]}', b'{"data": [{"attributes": {"name": "../a", "kind": "file"}}]}']
+    "page",
+    [
+        b"no JSON",
+        b"[" * 100_000,
+        b"[]",
+        b'{"data": [{}]}',
+        b'{"data": [{"attributes": {"name": "../a", "kind": "file"}}]}',
+        b'{"data": [{"attributes": {"name": "a.nii", "kind": "file", "size": 1}, "links": {"download": 5}}]}',
+        b'{"data": [{"attributes": {"name": "a.nii", "kind": "file", "size": "1"}, "links": {"download": "x"}}]}',
+        b'{"data": [], "links": {"next": 5}}',
+    ],
 )
 def test_a_list_that_makes_no_sense_is_a_failure(server, fetch, page):
     server.files["/v2/root/"] = page
     with pytest.raises(SourceError, match=r"the zip: answer 404 .*; its files: "):
         fetch()
+
+
+def test_a_list_that_leads_in_a_circle_ends(server, fetch):
+    server.files["/v2/root/"] = f'{{"data": [], "links": {{"next": "{server.url}/v2/root/"}}}}'.encode()
+    with pytest.raises(SourceError, match="leads in a circle"):
+        fetch()
+
+
+@pytest.mark.parametrize(("token", "sent"), [("secret\n", "Bearer secret"), ("  ", None)])
+def test_blanks_around_a_token_are_no_part_of_it(server, osf, files, fetch, monkeypatch, token, sent):
+    monkeypatch.setattr("verse_utils.download.transfer.is_osf", lambda host: host == "127.0.0.1")
+    monkeypatch.setenv("OSF_TOKEN", token)
+    assert fetch() == files
+    assert {told for _, _, told in server.asked} == {sent}
+
+
+@pytest.mark.parametrize("token", ["secret\nX-Evil: 1", "secr\u00e9t"])
+def test_a_token_that_is_none_is_named_and_not_shown(server, osf, fetch, monkeypatch, token):
+    monkeypatch.setenv("OSF_TOKEN", token)
+    with pytest.raises(UserError, match=r"OSF_TOKEN: ((?!secr).)*$"):
+        fetch()
+    assert not server.asked
 
 
 @pytest.mark.parametrize("name", ["../evil.nii.gz", "/tmp/evil.nii.gz"])

@@ -127,6 +127,30 @@ def test_a_retry_after_that_is_too_long_is_a_failure(server, fetch, answer, naps
     assert not naps
 
 
+def test_numbers_without_end_are_none(server, fetch, answer, naps):
+    many = "9" * 5000
+    server.faults["/file"] = [answer(503, {"Retry-After": many}), answer(length=int("9" * 4000), ranges=False)] * 2
+    assert fetch()[0] == CONTENT
+    assert 0 <= max(naps) <= 60
+
+
+def test_a_range_that_lies_about_the_length_ends(server, fetch, answer, tmp_path):
+    told = {"Content-Range": "bytes 150000-159999/160000"}
+    server.faults["/file"] = [answer(cut_at=150_000), answer(206, told, body=bytes(20_000), length=20_000)]
+    with pytest.raises(SourceError, match="more than the 160000 bytes"):
+        fetch()
+    assert not (tmp_path / "file").exists()
+    assert fetch()[0] == CONTENT
+
+
+def test_a_server_that_hardly_sends_is_given_up(server, fetch, monkeypatch):
+    server.files["/file"] = bytes(2**21)  # far more than six attempts of a block bring
+    monkeypatch.setattr("verse_utils.download.transfer._WINDOW_S", -1.0)
+    monkeypatch.setattr("verse_utils.download.transfer._LEAST_BYTES", 10**6)
+    with pytest.raises(SourceError, match=r"only .* came in .*, 6 times"):
+        fetch()
+
+
 def test_pauses_grow_and_end(server, fetch, answer, naps):
     server.faults["/file"] = [answer(503, {"Retry-After": "soon"}) for _ in range(20)]
     with pytest.raises(SourceError, match="503 Service Unavailable, 6 times"):
