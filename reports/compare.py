@@ -11,7 +11,7 @@ from metrics.metric_handler import metrics_of, split_class, title_of
 from reports.comparison_figure import draw_pairs
 from reports.finished_run import FinishedRun, read_finished_run
 from reports.folds import FoldedRun, fold_runs
-from utils.misc import OneLineParser, command, write_json
+from utils.misc import OneLineParser, command, counted, write_json
 from utils.tasks import HEATMAP, SEGMENTATION
 from verse_utils.errors import UserError
 
@@ -192,9 +192,8 @@ def print_comparison(content: dict[str, Any]) -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
     ranked = metrics_of(content["task"], content["values"]).ranked_by
-    print(
-        f"\nOn {len(content['cases'])} test cases. ↑ higher is better, ↓ lower is better. p values are not corrected."
-    )
+    on = counted(len(content["cases"]), "test case")
+    print(f"\nOn {on}. ↑ higher is better, ↓ lower is better. p values are not corrected.")
     if any(isinstance(folders, list) for folders in content["runs"].values()):
         print("Folds are one run: the value of a case is the mean over the folds that tested it.")
         print("± is the standard deviation of the folds' means.")

@@ -143,3 +143,8 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(
             {name: one_line(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
         )
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: 1 case, 2 cases."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -266,6 +266,8 @@ def draw_curves(history: Sequence[Mapping[str, float]], score_name: str) -> Figu
     loss_ax.legend(frameon=False)
     score_ax.plot(epochs, [row[score_name] for row in history], color=PREDICTION_COLOUR)
     score_ax.set(xlabel="epoch", ylabel=score_name.replace("_", " "))
+    for ax in (loss_ax, score_ax):
+        ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

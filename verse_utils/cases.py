@@ -157,8 +157,10 @@ def find_cases(root: Path, edition: int, chosen: Chosen | None = None) -> list[C
         raise UserError(f"{root}: not a folder; give the folder that holds rawdata and derivatives")
     found, other_editions = _find_files(root.resolve(), edition)
     if not any(found.values()):
-        others = f"; it holds VerSe{other_editions.pop()}: pass that as --dataset_edition" if other_editions else ""
-        raise UserError(f"{root}: no case of VerSe{edition} (sub-*_ct.nii.gz below a dataset folder) found{others}")
+        remedy = "give a folder in one of the layouts of docs/data.md, or a CSV table"
+        if other_editions:
+            remedy = f"it holds VerSe{other_editions.pop()}: pass that as --dataset_edition"
+        raise UserError(f"{root}: no case of VerSe{edition} (sub-*_ct.nii.gz below a dataset folder) found; {remedy}")
     chosen = chosen or Chosen()
     cases = _pair(found, chosen)
     if not cases:  # none is wanted, or none has its files

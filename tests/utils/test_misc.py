@@ -6,7 +6,7 @@ import sys
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from utils.misc import OneLineParser, command, parse_bool, write_csv, write_json, written_aside
+from utils.misc import OneLineParser, command, counted, parse_bool, write_csv, write_json, written_aside
 from verse_utils.errors import UserError
 
 
@@ -102,3 +102,7 @@ def test_a_row_is_a_line_whatever_it_holds(tmp_path):
     write_csv(tmp_path / "a.csv", [{"scan": "a\nb\udcff, ä", "n": 1}, {"scan": "c", "error": None}])
     text = (tmp_path / "a.csv").read_text(encoding="utf-8")
     assert text.splitlines() == ["scan,n,error", r'"a\nb\udcff, ä",1,', "c,,"]
+
+
+def test_one_thing_and_several():
+    assert [counted(number, "case") for number in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.dataset_facts.case_facts import BIN_HU, FIRST_EDGE_HU, LAST_EDGE_HU, CaseFacts, histograms
 from utils.dataset_facts.outliers import FEWEST_VALUES
+from utils.misc import counted
 from utils.visualize import PREDICTION_COLOUR, REFERENCE_COLOUR
 from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
 from verse_utils.names import SPLITS
@@ -165,11 +166,7 @@ def _figure(
 
 def _name(split: str, members: Sequence[CaseFacts]) -> str:
     patients = len({case.patient for case in members})
-    return f"{split}: {_plural(len(members), 'scan')} of {_plural(patients, 'patient')}"
-
-
-def _plural(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{split}: {counted(len(members), 'scan')} of {counted(patients, 'patient')}"
 
 
 def _whole_numbers(axis: Axis) -> None:

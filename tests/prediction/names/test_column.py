@@ -4,7 +4,9 @@ import pytest
 from prediction.names.column import (
     Candidate,
     Steps,
+    Vertebra,
     _worth,
+    fill_in,
     find_candidates,
     join_candidates,
     missed_levels,
@@ -166,3 +168,14 @@ def test_steps_are_learnt_and_kept():
     again = Steps.from_json(steps.as_json())
     assert again.expected(8) == pytest.approx(steps.expected(8), abs=0.01)
     assert Steps.from_json(None).of == STEPS.of
+
+
+def test_missed_levels_and_one_beyond_each_end_are_filled_in():
+    """T6 at 100 mm and T9 at 28 mm: T7 and T8 evenly between, T5 and T10 a step farther."""
+    found = [Vertebra(label, np.array([1.0, 2.0, z]), 0.9) for label, z in ((13, 100.0), (16, 28.0))]
+    filled = fill_in(found, STEPS)
+    assert names(filled) == [12, 13, 14, 15, 16, 17]
+    heights_mm = [100 + STEPS.expected(13)[0], 100, 76, 52, 28, 28 - STEPS.expected(17)[0]]
+    np.testing.assert_allclose([one.centre_mm for one in filled], [(1, 2, z) for z in heights_mm])
+    assert [one.confidence for one in filled] == [0, 0.9, 0, 0, 0.9, 0]
+    assert names(fill_in([Vertebra(19, np.zeros(3), 1), Vertebra(T13, np.array([0, 0, -28.0]), 1)], STEPS))[-1] == 20

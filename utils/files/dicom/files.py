@@ -131,6 +131,6 @@ def transfer_syntax(header: Dataset) -> UID:
 
 
 def be_quiet() -> None:
-    """Keep pydicom from warning of headers, as our lines say what matters."""
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom|utils\.files\.dicom")
+    """Keep pydicom and highdicom from warning of headers, as our lines say what matters."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom|highdicom|utils\.files\.dicom")
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
