@@ -21,8 +21,8 @@ import nibabel as nib
 import numpy as np
 
 from metrics.vertebra_metrics import dice_of_vertebrae, identify
-from prediction.names.column import Vertebra
 from prediction.localisation import locate_spine
+from prediction.names.column import Vertebra
 from prediction.options import Options
 from prediction.pretrained import PRETRAINED
 from prediction.whole_scans import Models, load_models, segment
