@@ -110,14 +110,12 @@ def preprocess_cases(
     """
     from utils.files.h5_packing import check_data_path, only_writer, pack_cases
 
-    cases, images = selection.cases, selection.images
-    output = output.resolve() if scheduler else output  # its workers run in other folders
+    cases, output = selection.cases, output.resolve() if scheduler else output  # its workers run in other folders
     has_verse = any(is_verse(case.data_set) for case in cases)
     h5_path = output / settings.file_name(selection.roots, edition if has_verse else None)
     data_path = [str(root.resolve()) for root in selection.roots]
     if scheduler is None:
-        memory = {case.case_id: memory_bytes(image, settings) for case, image in zip(cases, images, strict=True)}
-        workers = choose_workers(memory, workers, memory_gb)
+        workers = choose_workers(_memory_of_cases(selection, settings), workers, memory_gb)
     with only_writer(h5_path):
         check_data_path(h5_path, data_path)
         _require_room(selection, settings, h5_path)
@@ -152,6 +150,12 @@ def _judge(
     if left_out and (strict or not usable):
         raise UserError("; ".join(left_out))
     return usable, {"left_out": left_out, "remarks": lines_of(reports, faults=False)}
+
+
+def _memory_of_cases(selection: Selection, settings: PreprocessingSettings) -> dict[str, int]:
+    """``memory_bytes`` of each case, by its id."""
+    cases = zip(selection.cases, selection.images, strict=True)
+    return {case.case_id: memory_bytes(image, settings) for case, image in cases}
 
 
 def memory_bytes(image: OnGrid, settings: PreprocessingSettings) -> int:

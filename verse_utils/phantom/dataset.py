@@ -119,17 +119,9 @@ def write_phantom_dataset(
         UserError: shapes or voxels for a field of view that doesn't take them, no masks there, or masks that can't be
             used; more cases than a data set has room for.
     """
-    make: Callable[..., Phantom] = partial(_MAKERS[field_of_view], size=size)
+    make = _maker(field_of_view, size, shapes, voxel_mm)
     # Data sets of trunks are trained on together, so their ids must differ; those of spines are the demo's.
     kind = "phantom" if field_of_view == "spine" else f"{field_of_view if shapes is None else 'shape'}{seed}case"
-    if voxel_mm is not None:
-        if field_of_view == "spine":
-            raise UserError(f"--voxel_mm {voxel_mm:g}: spines have voxels of their own; add --field_of_view trunk")
-        make = partial(make, voxel_mm=voxel_mm)
-    if shapes is not None:
-        if field_of_view != "trunk":
-            raise UserError(f"--shapes {shapes}: only trunks are built around masks; add --field_of_view trunk")
-        make = partial(make, masks=find_masks(shapes))
     # Ids begin with 100, 200 and 300; the same number is the same body.
     too_many = [split for split in SPLITS if counts.get(split, 0) > _MOST_CASES]
     if too_many:
@@ -146,6 +138,22 @@ def write_phantom_dataset(
         return [work(job) for job in jobs]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         return list(pool.map(work, jobs))
+
+
+def _maker(
+    field_of_view: str, size: str, shapes: Path | None, voxel_mm: float | None
+) -> Callable[[Sequence[int]], Phantom]:
+    """What makes a phantom of its seeds; arguments as of ``write_phantom_dataset``."""
+    make: Callable[..., Phantom] = partial(_MAKERS[field_of_view], size=size)
+    if voxel_mm is not None:
+        if field_of_view == "spine":
+            raise UserError(f"--voxel_mm {voxel_mm:g}: spines have voxels of their own; add --field_of_view trunk")
+        make = partial(make, voxel_mm=voxel_mm)
+    if shapes is not None:
+        if field_of_view != "trunk":
+            raise UserError(f"--shapes {shapes}: only trunks are built around masks; add --field_of_view trunk")
+        make = partial(make, masks=find_masks(shapes))
+    return make
 
 
 def _write_case(
