@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -265,11 +266,9 @@ def _check_models(job: Job, here: bool) -> None:
         job: that names them.
         here: whether this process does the work; then they are loaded, once. Others load them on their own machines.
     """
-    from prediction.checkpoints import load_checkpoint_of
     from prediction.device import find_device
     from prediction.pretrained import WHAT_IT_IS, is_pretrained
-    from prediction.whole_scans import load_models
-    from utils.tasks import HEATMAP, SEGMENTATION
+    from prediction.whole_scans import check_checkpoints
 
     if any(is_pretrained(path) for path in (*job.segmentation_model, job.heatmap_model) if path):
         print(WHAT_IT_IS, file=sys.stderr, flush=True)
@@ -277,22 +276,16 @@ def _check_models(job: Job, here: bool) -> None:
         models = load_models_once(job)
         if job.options.labels == "vertebrae":
             models.check_names()
-        _tell_of_ensemble(models, job)
+        _tell_of_ensemble([model.weight_bytes for model in models.segmenters], job)
         return
-    if len(job.segmentation_model) > 1:
-        models = load_models(job.segmentation_model, device="cpu", precision="fp32")  # to see that they are alike
-        _tell_of_ensemble(models, job)
-    else:
-        load_checkpoint_of(SEGMENTATION, job.segmentation_model[0])
-    if job.heatmap_model is not None:
-        load_checkpoint_of(HEATMAP, job.heatmap_model)
+    _tell_of_ensemble(check_checkpoints(job.segmentation_model, job.heatmap_model, job.options.labels), job)
     if job.workers > 1:
         find_device(job.device, job.precision)
 
 
-def _tell_of_ensemble(models: Models, job: Job) -> None:
+def _tell_of_ensemble(weight_bytes: Sequence[int], job: Job) -> None:
     """Say what several segmenters cost, before any work."""
-    count, sizes = len(models.segmenters), [model.weight_bytes / 2**20 for model in models.segmenters]
+    count, sizes = len(weight_bytes), [size / 2**20 for size in weight_bytes]
     if count == 1:
         return
     message = f"{count} segmenters, one after the other: {count} times the time of one; weights of {sum(sizes):.0f} MiB"

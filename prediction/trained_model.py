@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,43 @@ from verse_utils.labels import LABEL_SCHEMES, LabelScheme
 
 if TYPE_CHECKING:
     import h5py
+
+
+class ModelInput(NamedTuple):
+    """What a network sees and tells apart: alike in all models whose probabilities are averaged.
+
+    Attributes: as those of ``TrainedModel``; labels are the name of its scheme.
+    """
+
+    labels: str
+    input_shape: tuple[int, ...]
+    spacing_mm: float
+    scaling: HuScaling
+    overhang_vox: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> ModelInput:
+        """As a checkpoint, read by ``load_checkpoint``, tells it; what one from before 0.2.0 lacks is the task's."""
+        told = content.get("input", {})
+        return cls(
+            content["settings"].get("labels", "binary"),
+            content["network"].input_shape,
+            told.get("spacing_mm", SEGMENTATION_SPACING_MM),
+            scaling_of(content),
+            tuple(told.get("overhang_vox", content["task"].overhang_vox)),
+        )
+
+    def check_alike(self, other: ModelInput, path: Path, other_path: Path) -> None:
+        """Raise UserError unless another model's probabilities can be averaged with this one's; paths name both."""
+        names = ("labels", "input shape", "spacing in mm", "HU scaling", "voxels beyond the ends")
+        for what, mine, theirs in zip(names, self, other, strict=True):
+            if mine != theirs:
+                raise UserError(f"{path} and {other_path} can't be averaged: {what} {mine} and {theirs}; leave one out")
+
+
+def weight_bytes(weights: Mapping[str, Tensor]) -> int:
+    """Memory that a network with these weights takes while it is not used; its numbers have 32 bits or more."""
+    return sum(tensor.numel() * max(4, tensor.itemsize) for tensor in weights.values())
 
 
 @dataclass(frozen=True)
@@ -62,31 +99,15 @@ class TrainedModel:
         """Whether it is a localiser with a heatmap of each vertebra."""
         return self.task is HEATMAP and self.scheme.name == "vertebrae"
 
-    def check_alike(self, other: TrainedModel, path: Path, other_path: Path) -> None:
-        """Whether the probabilities of another model can be averaged with this one's.
-
-        Args:
-            other: the other model.
-            path: this one's, for the error.
-            other_path: the other one's.
-
-        Raises:
-            UserError: they tell other vertebrae apart, or see other windows.
-        """
-        for what, mine, theirs in (
-            ("labels", self.scheme.name, other.scheme.name),
-            ("input shape", self.spec.input_shape, other.spec.input_shape),
-            ("spacing in mm", self.spacing_mm, other.spacing_mm),
-            ("HU scaling", self.scaling, other.scaling),
-            ("voxels beyond the ends", self.overhang_vox, other.overhang_vox),
-        ):
-            if mine != theirs:
-                raise UserError(f"{path} and {other_path} can't be averaged: {what} {mine} and {theirs}; leave one out")
+    @property
+    def input(self) -> ModelInput:
+        """What it sees and tells apart."""
+        return ModelInput(self.scheme.name, self.spec.input_shape, self.spacing_mm, self.scaling, self.overhang_vox)
 
     @property
     def weight_bytes(self) -> int:
         """Memory that the network takes while it is not used."""
-        return sum(tensor.nbytes for tensor in self.network.state_dict().values())
+        return weight_bytes(self.network.state_dict())
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
@@ -160,18 +181,17 @@ def load_model(
     spec: NetworkSpec = content["network"]
     network = spec.build()
     fill_network(network, spec, content, path)
-    settings, network_input = content["settings"], content.get("input", {})
+    network_input = ModelInput.of(content)
     return TrainedModel(
         network=network.to("cpu" if rests_on_cpu else device.torch_device).eval(),
         spec=spec,
         task=task,
-        scheme=LABEL_SCHEMES[settings.get("labels", "binary")],
-        spacing_mm=network_input.get("spacing_mm", SEGMENTATION_SPACING_MM),
-        scaling=scaling_of(content),
-        # Checkpoints before 0.2.0 don't tell; theirs is the task's.
-        overhang_vox=tuple(network_input.get("overhang_vox", task.overhang_vox)),
+        scheme=LABEL_SCHEMES[network_input.labels],
+        spacing_mm=network_input.spacing_mm,
+        scaling=network_input.scaling,
+        overhang_vox=network_input.overhang_vox,
         device=device,
-        name=settings["model_name"],
+        name=content["settings"]["model_name"],
         sha256=content["sha256"],
-        steps_mm=network_input.get("steps_mm"),
+        steps_mm=content.get("input", {}).get("steps_mm"),
     )

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from prediction.checkpoints import load_checkpoint_of
 from prediction.device import find_device
 from prediction.localisation import locate_spine
 from prediction.names.naming import NamedVertebra, name_mask
 from prediction.options import Options
 from prediction.predicted_volumes import predict_volumes
-from prediction.trained_model import TrainedModel, load_model
+from prediction.trained_model import ModelInput, TrainedModel, load_model, weight_bytes
 from prediction.working_image import bring_to_scan, empty_volume, read_working_image
 from utils.files.find_scans import find_scans
 from utils.files.run_folder import RUNS_FOLDER
@@ -66,10 +67,8 @@ class Models(NamedTuple):
 
     def check_names(self) -> None:
         """Raise UserError unless the localiser names vertebrae."""
-        if self.localiser is None or not self.localiser.names_vertebrae:
-            which = "there is none" if self.localiser is None else f"{self.localiser.name} finds the spine alone"
-            remedy = "give a --heatmap_model that was trained with --labels vertebrae"
-            raise UserError(f"--labels vertebrae: the localiser names them, but {which}; {remedy}")
+        one = self.localiser
+        _check_names(None if one is None else (one.name, one.scheme.name))
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,39 @@ class Segmentation:
         )
 
 
+def check_checkpoints(segmenters: Sequence[Path], localiser: Path | None, labels: str) -> list[int]:
+    """See that ``load_models`` and ``segment`` can use models that other processes will load; builds no network.
+
+    Args:
+        segmenters, localiser: checkpoint files.
+        labels: of ``Options``.
+
+    Returns:
+        Memory that the weights of each segmenter take, in bytes.
+
+    Raises:
+        UserError: no checkpoint of the task, segmenters that can't be averaged, a localiser that names no vertebrae.
+    """
+    inputs, sizes = [], []
+    for path in segmenters:
+        content = load_checkpoint_of(SEGMENTATION, path)
+        inputs.append(ModelInput.of(content))
+        sizes.append(weight_bytes(content["weights"]))
+        inputs[0].check_alike(inputs[-1], segmenters[0], path)
+    content = {} if localiser is None else load_checkpoint_of(HEATMAP, localiser)
+    if labels == "vertebrae":
+        _check_names((content["settings"]["model_name"], ModelInput.of(content).labels) if content else None)
+    return sizes
+
+
+def _check_names(localiser: tuple[str, str] | None) -> None:
+    """Raise UserError unless a localiser, given by its name and its labels, names vertebrae."""
+    if localiser is None or localiser[1] != "vertebrae":
+        which = "there is none" if localiser is None else f"{localiser[0]} finds the spine alone"
+        remedy = "give a --heatmap_model that was trained with --labels vertebrae"
+        raise UserError(f"--labels vertebrae: the localiser names them, but {which}; {remedy}")
+
+
 def load_models(
     segmentation_model: Path | Sequence[Path],
     heatmap_model: Path | None = None,
@@ -138,7 +170,7 @@ def load_models(
     several = len(paths) > 1
     segmenters = tuple(load_model(path, SEGMENTATION, found_device, runs, several) for path in paths)
     for path, other in zip(paths, segmenters, strict=True):
-        segmenters[0].check_alike(other, paths[0], path)
+        segmenters[0].input.check_alike(other.input, paths[0], path)
     localiser = None if heatmap_model is None else load_model(heatmap_model, HEATMAP, found_device, runs, several)
     return Models(segmenters, localiser)
 

@@ -16,8 +16,10 @@ import SimpleITK
 import inference
 from metrics.mask_metrics import MaskPair, dice, precision
 from prediction import localisation
+from prediction.checkpoints import NetworkSpec
 from prediction.localisation import Spine
 from prediction.names.column import Vertebra
+from prediction.whole_scans import check_checkpoints
 from training.arguments import parse_arguments
 from training.scripts import train_and_test
 from utils.files.find_scans import ScanSource, find_scans
@@ -200,6 +202,27 @@ def test_an_ensemble_is_named_in_the_summary(infer, runs, scans, tmp_path, asser
     assert_one_line_error(
         infer([scans], "--segmentation_model", "segmentation", "heatmap"), "heatmap", "is a localiser"
     )
+
+
+def test_models_of_other_processes_are_checked_by_their_checkpoints(
+    infer, runs, scans, monkeypatch, assert_one_line_error
+):
+    """No network is built where none is used, and what can't work is refused before a scheduler is asked for."""
+
+    def build(self):
+        raise AssertionError("a network was built")
+
+    monkeypatch.setattr(NetworkSpec, "build", build)
+    path = runs / "segmentation" / "best.pt"
+    job = SimpleNamespace(workers=2)
+    inference._tell_of_ensemble(check_checkpoints([path, path], runs / "heatmap" / "best.pt", "classes"), job)
+    for arguments, models, told in (
+        (["--labels", "vertebrae"], ("segmentation", "heatmap"), "finds the spine alone"),
+        (["--labels", "vertebrae"], ("segmentation",), "there is none"),
+        (["--segmentation_model", "segmentation", "heatmap"], ("segmentation",), "is a localiser"),
+    ):
+        for elsewhere in (["--workers", 2], ["--scheduler", "127.0.0.1:9"]):
+            assert_one_line_error(infer([scans], *arguments, *elsewhere, models=models), told)
 
 
 def test_a_cluster_gives_what_this_process_gives(infer, scans, tmp_path, dask_scheduler):

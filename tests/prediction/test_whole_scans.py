@@ -349,5 +349,5 @@ def test_a_model_twice_is_the_model(tmp_path):
 def test_models_that_see_other_things_are_not_averaged(change, words):
     one = ORACLES.segmenter
     with pytest.raises(UserError, match=f"^a.pt and b.pt can't be averaged: {words}.*; leave one out$"):
-        one.check_alike(replace(one, **change), Path("a.pt"), Path("b.pt"))
-    one.check_alike(replace(one, name="other"), Path("a.pt"), Path("b.pt"))
+        one.input.check_alike(replace(one, **change).input, Path("a.pt"), Path("b.pt"))
+    one.input.check_alike(replace(one, name="other").input, Path("a.pt"), Path("b.pt"))
