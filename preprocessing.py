@@ -7,6 +7,7 @@ import math
 import platform
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,7 +220,8 @@ def preprocess_case(case: Case, settings: PreprocessingSettings, h5_path: Path, 
             raise FileError(f"{error.filename}: {reason}") from None
         source = _source(case, files)
         if is_written(h5_path, case.split, case.case_id, settings.as_dict(), source):
-            return CaseReport.of_dict(notes["report"])
+            with suppress(KeyError, TypeError):  # which whoever edited the file may have taken
+                return CaseReport.of_dict(notes["report"])
         _write(case, settings, h5_path, source, report, files, pictures)
     return report
 

@@ -337,6 +337,24 @@ def test_files_that_were_only_copied_are_not_made_again(root, tmp_path, monkeypa
     preprocess(root, 19, settings, tmp_path, 1, pictures=False)
 
 
+@pytest.mark.parametrize("place", ["head", "half", "notes of a case", "notes of the file"])
+def test_a_damaged_h5_is_made_whole_again_or_named(root, tmp_path, place):
+    """Never a traceback, and no case that is left out for it."""
+    settings = IsotropicSettings(6.0)
+    path = preprocess(root, 19, settings, tmp_path / "out", 1, pictures=False)
+    names = H5Cases(path).names
+    content = bytearray(path.read_bytes())
+    if place == "head":
+        content[100:3000] = np.random.default_rng(0).bytes(2900)
+        path.write_bytes(content)
+    elif place == "half":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        with h5py.File(path, "a") as file:
+            (file["/".join(names[0])] if place == "notes of a case" else file).attrs["notes"] = "5"
+    assert H5Cases(preprocess(root, 19, settings, tmp_path / "out", 1, pictures=False)).names == names
+
+
 def test_two_folders_of_one_name_do_not_overwrite_each_other(root, tmp_path):
     other = shutil.copytree(root, tmp_path / "elsewhere" / root.name)
     settings = IsotropicSettings(3.0)

@@ -48,6 +48,9 @@ CASE_GROUP = "case"  # in the file of a single case
 _FOREGROUND_DATASET = "bone_vox"  # its name in existing files
 
 
+# What h5py, and reading JSON from it, raise where a file was damaged or is none of ours.
+DAMAGE = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+
 Name = tuple[str, str]  # split and id of a case
 
 
@@ -158,15 +161,15 @@ def read_made_of(path: Path, group: str) -> MadeOf | None:
     try:
         with h5py.File(path, "r") as file:
             return MadeOf.of_group(file[group])
-    except (OSError, KeyError, RuntimeError):
+    except DAMAGE:
         return None
 
 
 def read_notes(h5_path: Path, split: str, case_id: str) -> dict[str, Any]:
     """The notes of a case, in a file of its own or in ``h5_path``; empty where there is no such case."""
     for path, group in ((case_file(h5_path, split, case_id), CASE_GROUP), (h5_path, f"{split}/{case_id}")):
-        with suppress(OSError, KeyError, RuntimeError, ValueError), h5py.File(path, "r") as file:
-            notes: dict[str, Any] = json.loads(file[group].attrs["notes"])
+        with suppress(*DAMAGE), h5py.File(path, "r") as file:
+            notes: dict[str, Any] = dict(json.loads(file[group].attrs["notes"]))
             return notes
     return {}
 

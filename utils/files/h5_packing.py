@@ -17,6 +17,7 @@ import h5py
 
 from utils.files.h5_cases import (
     CASE_GROUP,
+    DAMAGE,
     SCHEMA_VERSION,
     MadeOf,
     Name,
@@ -77,7 +78,7 @@ def check_data_path(h5_path: Path, data_path: Sequence[str]) -> None:
     """Raise UserError where an H5 was made from another place of the same name, which is still there; or is no file."""
     if h5_path.exists() and not h5_path.is_file():
         raise UserError(f"{h5_path}: a folder or a device is in the way; move it, or choose another --output")
-    with suppress(OSError, KeyError, RuntimeError, ValueError), h5py.File(h5_path, "r") as file:
+    with suppress(*DAMAGE), h5py.File(h5_path, "r") as file:
         before = json.loads(file.attrs["notes"])["data_path"]
         if before != list(data_path) and all(os.path.exists(path) for path in before):
             raise UserError(
@@ -124,17 +125,18 @@ def pack_cases(
 def held_cases(h5_path: Path) -> dict[Name, MadeOf]:
     """The cases in an H5 and what they were made of; none where it is absent, damaged, or of another schema."""
     held = {}
-    with suppress(OSError, RuntimeError), h5py.File(h5_path, "r") as file:
+    with suppress(*DAMAGE), h5py.File(h5_path, "r") as file:
         if file.attrs.get("schema_version") == SCHEMA_VERSION:
-            for split, group in file.items():
-                for case_id in group:
-                    with suppress(KeyError, OSError, RuntimeError):
-                        held[split, case_id] = MadeOf.of_group(group[case_id])
+            for split in file:
+                with suppress(*DAMAGE):
+                    for case_id in file[split]:
+                        with suppress(*DAMAGE):
+                            held[split, case_id] = MadeOf.of_group(file[split][case_id])
     return held
 
 
 def _header(h5_path: Path) -> dict[str, Any]:
-    with suppress(OSError, RuntimeError), h5py.File(h5_path, "r") as file:
+    with suppress(*DAMAGE), h5py.File(h5_path, "r") as file:
         return dict(file.attrs)
     return {}
 

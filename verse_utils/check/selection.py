@@ -122,7 +122,8 @@ def _check_splits(selection: Selection, cases: Sequence[Case], places: str, need
         if found:
             lines = lines_of([report for report in selection.left_out if report.split == split], faults=True)
             raise UserError(f"{places}: none of its {found} {split} cases can be used: " + "; ".join(lines))
-        raise UserError(f"{places}: has no {split} cases; {_REMEDIES[split]}")
+        unpaired_lines = "".join(f"; {line}" for line in lines_of(selection.left_out, faults=True)[:3])
+        raise UserError(f"{places}: has no {split} cases; {_REMEDIES[split]}{unpaired_lines}")
 
 
 def find_all(root: Path, include: Sequence[str], exclude: Sequence[str]) -> tuple[list[Case], list[CaseReport]]:
