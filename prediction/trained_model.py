@@ -40,7 +40,7 @@ class ModelInput(NamedTuple):
     overhang_vox: tuple[int, int, int]
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> ModelInput:
+    def of(cls, content: dict[str, Any]) -> ModelInput:
         """As a checkpoint, read by ``load_checkpoint``, tells it; what one from before 0.2.0 lacks is the task's."""
         told = content.get("input", {})
         return cls(
