@@ -19,7 +19,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from prediction.column import Vertebra
 
 from metrics.vertebra_metrics import dice_of_vertebrae, identify
 from prediction.localisation import locate_spine
