@@ -46,7 +46,7 @@ class ListedFile:
 
     def check_types(self) -> None:
         """Raise TypeError where OSF listed something else than texts and a size."""
-        texts = (self.address, self.sha256 or "", self.md5 or "")
+        texts = (self.path, self.address, self.sha256 or "", self.md5 or "")
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.size, int | None):
             raise TypeError(f"{self.path}: a size or text is none")
 
@@ -104,7 +104,11 @@ class OsfListing:
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             if kept["address"] == self.address:
-                return kept["pages"], [ListedFile(**file) for file in kept["files"]]
+                pages = [[str(address), str(folder)] for address, folder in kept["pages"]]
+                files = [ListedFile(**file) for file in kept["files"]]
+                for file in files:
+                    file.check_types()
+                return pages, files
         except (OSError, ValueError, TypeError, KeyError):
             pass  # none yet, or one that was damaged
         return [[_with_page_size(self.address), ""]], []

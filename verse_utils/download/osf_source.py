@@ -122,6 +122,9 @@ def _unpack_stream(source: Iterator[bytes], folder: Path) -> None:
     for members, (member, _, member_blocks) in enumerate(stream_unzip(counted()), start=1):
         file_name = member.decode("utf-8", errors="replace")
         path = folder / safe_path(file_name)
+        below = (above for above in path.parents if above.is_relative_to(folder))
+        if (path.is_dir() != file_name.endswith("/") and path.exists()) or any(map(Path.is_file, below)):
+            raise BadArchiveError(f"holds a file where a folder is ({file_name!r})")
         is_needed = not file_name.endswith("/") and not path.exists()
         part = path.with_name(path.name + _PART) if is_needed else Path(os.devnull)
         part.parent.mkdir(parents=True, exist_ok=True)

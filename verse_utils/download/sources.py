@@ -56,9 +56,9 @@ def sources(edition: int, split: str) -> tuple[Source, ...]:
 
 
 def _is_address(text: str) -> bool:
-    """Whether a server of the web can be there."""
+    """Whether a server of the web can be there; without a query, as names are added to it."""
     try:
         parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.query
     except ValueError:
         return False

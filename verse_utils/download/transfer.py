@@ -66,9 +66,10 @@ class _Part:
         """The note beside ``path``; an empty one if there is none for this address."""
         try:
             part = cls(**json.loads(cls._note(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            part = cls("")
-        return part if part.address == address else cls(address)
+            is_sound = part.validator.isprintable() and (part.length is None or part.length >= 0)
+        except (OSError, ValueError, TypeError, AttributeError):
+            return cls(address)
+        return part if is_sound and part.address == address else cls(address)
 
     def write(self, path: Path) -> None:
         note = self._note(path)

@@ -201,6 +201,7 @@ def test_a_mirror_replaces_both_sources(tmp_path, mirror, server, edition, monke
         "http://[",
         "http://me:secret@[",
         "https://host:x/",
+        "https://host/a?secret",
     ],
 )
 def test_a_mirror_that_is_no_address_is_named(tmp_path, monkeypatch, value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -199,6 +200,21 @@ def test_a_token_that_is_none_is_named_and_not_shown(server, osf, fetch, monkeyp
     with pytest.raises(UserError, match=r"OSF_TOKEN: ((?!secr).)*$"):
         fetch()
     assert not server.asked
+
+
+@pytest.mark.parametrize("kept", [{"pages": 5}, {"pages": [5]}, {"files": [{"path": 5}]}, {"files": [5]}])
+def test_a_kept_list_that_was_damaged_is_asked_for_anew(server, osf, files, fetch, answer, tmp_path, kept):
+    osf.zip_answer = answer(404)
+    content = {"address": f"{server.url}/v2/root/", "pages": [], "files": [], **kept}
+    (tmp_path / "split.listing.json").write_text(json.dumps(content), encoding="utf-8")
+    assert fetch() == files
+
+
+@pytest.mark.parametrize("names", [("a", "a/b_ct.nii.gz"), ("a/b_ct.nii.gz", "a")])
+def test_a_file_where_a_folder_is_is_refused(server, fake_osf, fetch, names):
+    fake_osf({name: name.encode() for name in names}).allowed = 0
+    with pytest.raises(SourceError, match="a file where a folder is"):
+        fetch(patience_s=60)
 
 
 @pytest.mark.parametrize("name", ["../evil.nii.gz", "/tmp/evil.nii.gz"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from email.utils import formatdate
 
@@ -57,6 +58,16 @@ def test_the_next_run_goes_on(server, fetch, answer):
     assert server.served["/file"] == len(CONTENT)
     fetch()  # it is whole, and nobody is asked
     assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "note", [{"validator": 5}, {"validator": "a\nb"}, {"length": "7"}, {"length": -7}, {"more": 1}]
+)
+def test_a_damaged_note_of_a_part_is_as_none(server, fetch, tmp_path, note):
+    (tmp_path / "file").write_bytes(b"no part")
+    whole = {"address": f"{server.url}/file", "validator": "", "length": None, **note}
+    (tmp_path / "file.part.json").write_text(json.dumps(whole), encoding="utf-8")
+    assert fetch()[0] == CONTENT
 
 
 def test_without_ranges_it_begins_anew(server, fetch, answer):
