@@ -1,10 +1,11 @@
 """Step 5 of a whole scan: the mask is divided among the vertebrae that the localiser named.
 
 Each voxel goes to the centre from which the way through the bone is the cheapest, where deep bone is cheaper than thin:
-body, arch and processes of a vertebra hang together by more bone than neighbours that touch at their joints. On four
-phantoms with centres that are 2 mm off, the vertebrae's mean Dice is 0.97; of a watershed it is 0.89, which loses the
-arches of the neck, and of the nearest centre 0.92. (On one real lumbar mask the watershed was better, 0.97 to 0.89.)
-This is done box by box around each centre on the segmenter's grid, so that the memory doesn't grow with the scan.
+body, arch and processes of a vertebra hang together by more bone than neighbours that touch at their joints. The ways
+are those of all centres at once, on cells of 2 mm: an eighth of the voxels. With centres that are 2 mm off, the mean Dice
+of the vertebrae is 0.98, 0.93 and 0.96 on the masks of verse008, verse007 and verse014, and 0.97 and 0.96 on two phantoms
+of trunks. (By voxels of 1 mm, centre by centre, it was 0.98, 0.94, 0.96 and twice 0.97, in 20 to 40 times the time. On
+other phantoms, a watershed lost the arches of the neck.)
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from prediction.localisation import Spine
 from prediction.names.column import Vertebra, fill_in, missed_levels
 from prediction.working_image import WorkingImage
+from utils.constants import SLAB_SLICES
 from utils.files.scratch import Scratch
 from utils.geometry.body_centres import body_centres
 from utils.geometry.boxes import Box, mask_box
@@ -31,8 +33,13 @@ if TYPE_CHECKING:
 # How far a vertebra reaches from the centre of its body along X, Y and Z, to below and to above.
 _REACH_MM = np.array([[-65.0, -90.0, -65.0], [65.0, 45.0, 55.0]])
 # Ways begin in the bone that is nearer than this to a centre. Bone that none of them reaches, such as the tip of a
-# process, is part of the vertebra that lies within the second distance. Edges on finer grids lie within the third.
-_SEED_MM, _APART_MM, _EDGE_MM = 5.0, 10.0, 2.0
+# process, is part of the vertebra that lies within the second distance.
+_SEED_MM, _APART_MM = 5.0, 10.0
+# Edge of the cells on which ways are sought, and the least share of bone of those that they lead through: neighbours
+# that touch in a few voxels stay apart.
+_CELL_MM, _BONE_SHARE = 2.0, 0.9
+# How much cheaper deep bone is: the cost is the depth to the power of minus this.
+_DEPTH_POWER = 1.5
 # Vertebrae whose names only their neighbours tell are taken where the mask holds so much of them.
 _LEAST_ML = 1.0
 # What is measured of a body: the cylinder around its axis, and the ball around its centre.
@@ -79,13 +86,12 @@ def name_mask(
     Returns:
         The vertebrae from head to foot, and warnings: what has no name, no mask, and which levels are missing.
     """
-    grid, shape = image.grid, components.shape
-    labels, costs = scratch.volume("names", shape, np.uint8), scratch.volume("ways", shape, np.float32, np.inf)
+    grid, labels = image.grid, scratch.volume("names", components.shape, np.uint8)
     vertebrae = fill_in(spine.vertebrae, spine.steps)
     to_grid = np.linalg.inv(grid.affine)
     centres_vox = {one.label: nib.affines.apply_affine(to_grid, one.centre_mm) for one in vertebrae}
     spacing_mm = float(grid.spacing_mm[0])
-    divide(components, centres_vox, spacing_mm, labels, costs)
+    boxes = divide(components, centres_vox, spacing_mm, labels)
     counts, without_name = _name_voxels(mask[image.region], grid, labels)
     voxel_ml = abs(np.linalg.det(grid.source_affine[:3, :3])) / 1000
     cut = set(np.unique(np.concatenate([np.unique(face) for face in _faces(mask)])).tolist())
@@ -95,7 +101,7 @@ def name_mask(
         axis = ends_mm[0] - ends_mm[1] if len(vertebrae) > 1 else np.array([0.0, 0.0, 1.0])
         volume_ml = float(counts[vertebra.label] * voxel_ml)
         if vertebra.confidence or volume_ml >= _LEAST_ML:
-            measured = _measure(vertebra, centres_vox[vertebra.label], axis, labels, image)
+            measured = _measure(vertebra, boxes.get(vertebra.label), axis, labels, components, image)
             is_cut, confidence = vertebra.label in cut, round(vertebra.confidence, 3)
             found.append(
                 NamedVertebra(vertebra.label, vertebra.name, round(volume_ml, 2), *measured, is_cut, confidence)
@@ -104,52 +110,132 @@ def name_mask(
 
 
 def divide(
-    components: h5py.Dataset,
-    centres_vox: Mapping[int, np.ndarray],
-    spacing_mm: float,
-    labels: h5py.Dataset,
-    least: h5py.Dataset,
-) -> None:
-    """Divide a mask among centres, box by box. All are volumes on disk, or arrays.
+    components: h5py.Dataset, centres_vox: Mapping[int, np.ndarray], spacing_mm: float, labels: h5py.Dataset
+) -> dict[int, Box]:
+    """Divide a mask among centres. Both volumes are on disk, or arrays.
 
     Args:
         components: (X, Y, Z), 0 is background.
         centres_vox: label -> (3,) voxel coordinates; those off the bone get nothing.
         spacing_mm: of the isotropic grid.
         labels: (X, Y, Z) uint8, 0 so far; gets the labels, also just outside of the mask, which finer grids may touch.
-        least: (X, Y, Z) float32, infinite so far; gets the costs of the ways.
+
+    Returns:
+        label -> the box of its voxels.
     """
-    from skimage.segmentation import expand_labels
+    from scipy.ndimage import find_objects
 
-    boxes = {label: _box_around(centre, spacing_mm, components.shape) for label, centre in centres_vox.items()}
-    for label, box in boxes.items():
-        if box is not None:
-            way = _ways(components[box.slices] > 0, centres_vox[label] - box.start, spacing_mm)
-            before, part = least[box.slices], labels[box.slices]
-            part[way < before] = label
-            labels[box.slices], least[box.slices] = part, np.minimum(way, before)
-    for label, box in boxes.items():
-        if box is not None:
-            bone, part = components[box.slices] > 0, labels[box.slices]
-            part[bone & (part == 0) & (expand_labels(part, _APART_MM / spacing_mm) == label)] = label
-            part[(part == 0) & (expand_labels(part, _EDGE_MM / spacing_mm) == label)] = label
-            labels[box.slices] = part
+    step = max(round(_CELL_MM / spacing_mm), 1)
+    share = _share_of_bone(components, step)
+    names = np.zeros(share.shape, np.uint8)
+    around = mask_box(share > 0)
+    if around is not None:
+        part = Box(np.maximum(around.start - 1, 0), around.stop + 1).slices
+        start = [axis.start for axis in part]
+        centres = {label: (centre + 0.5) / step - 0.5 - start for label, centre in centres_vox.items()}
+        names[part] = _name_cells(share[part], centres, step * spacing_mm)
+    for first in range(0, names.shape[2], SLAB_SLICES):
+        slab = names[..., first : first + SLAB_SLICES]
+        for axis in range(3):
+            slab = slab.repeat(step, axis=axis)
+        x, y, z = np.minimum(slab.shape, np.array(labels.shape) - [0, 0, first * step])
+        labels[:, :, first * step : first * step + z] = slab[:x, :y, :z]
+    boxes = {label: find for label, find in enumerate(find_objects(names), start=1) if find is not None}
+    return {
+        label: Box(*(np.minimum([end * step for end in ends], labels.shape) for ends in zip(*_ends(box), strict=True)))
+        for label, box in boxes.items()
+    }
 
 
-def _ways(bone: np.ndarray, centre_vox: np.ndarray, spacing_mm: float) -> np.ndarray:
-    """Cost of the cheapest way from a centre to each voxel of bone: (X, Y, Z) float32, infinite where there is none."""
+def _ends(box: Sequence[slice]) -> list[tuple[int, int]]:
+    return [(axis.start, axis.stop) for axis in box]
+
+
+def _share_of_bone(components: h5py.Dataset, step: int) -> np.ndarray:
+    """Share of bone in cells of ``step`` voxels along each axis: (x, y, z) float32."""
+    shape = [-(-size // step) for size in components.shape]
+    share = np.zeros(shape, np.float32)
+    for first in range(0, shape[2], SLAB_SLICES):
+        bone = components[:, :, first * step : (first + SLAB_SLICES) * step] > 0
+        bone = np.pad(bone, [(0, -size % step) for size in bone.shape])
+        x, y, z = (size // step for size in bone.shape)
+        share[..., first : first + z] = bone.reshape(x, step, y, step, z, step).mean(axis=(1, 3, 5), dtype=np.float32)
+    return share
+
+
+def _name_cells(share: np.ndarray, centres: Mapping[int, np.ndarray], cell_mm: float) -> np.ndarray:
+    """Labels (x, y, z) uint8 of cells with bone, and of those beside them.
+
+    Args:
+        share: (x, y, z) of bone in each cell.
+        centres: label -> (3,) in cells.
+        cell_mm: edge of a cell.
+    """
     from scipy.ndimage import distance_transform_edt
+    from scipy.spatial import cKDTree
     from skimage.graph import MCP_Geometric
 
-    voxels = np.rint(centre_vox).astype(int) + _ball(_SEED_MM / spacing_mm)
-    voxels = voxels[((voxels >= 0) & (voxels < bone.shape)).all(axis=1)]
-    voxels = voxels[bone[tuple(voxels.T)]]
-    if not len(voxels):
-        return np.full(bone.shape, np.inf, np.float32)
-    cost = np.where(bone, 1 / np.maximum(distance_transform_edt(bone), 0.5), np.inf)
-    ways, _ = MCP_Geometric(cost).find_costs([tuple(voxel) for voxel in voxels.tolist()])
-    costs: np.ndarray = ways.astype(np.float32)
-    return costs
+    bone = share >= _BONE_SHARE
+    names = np.zeros(share.shape, np.uint8)
+    for label, centre in centres.items():
+        seeds = np.rint(centre).astype(int) + _ball(_SEED_MM / cell_mm)
+        seeds = seeds[((seeds >= 0) & (seeds < bone.shape)).all(axis=1)]
+        seeds = seeds[bone[tuple(seeds.T)]]
+        names[tuple(seeds.T)] = label
+    if not names.any():
+        return names
+    ways = MCP_Geometric(np.where(bone, np.maximum(distance_transform_edt(bone), 1) ** -_DEPTH_POWER, np.inf))
+    _, came_by = ways.find_costs(np.argwhere(names).tolist())
+    names = _spread(names, came_by, np.asarray(ways.offsets))
+    _keep_within_reach(names, centres, cell_mm)
+    _fill_beside(names)
+    rest, named = (share > 0) & (names == 0), np.argwhere(names)
+    if rest.any() and len(named):
+        _, nearest = cKDTree(named).query(np.argwhere(rest), distance_upper_bound=_APART_MM / cell_mm)
+        values = np.append(names[tuple(named.T)], 0)  # 0 where none is near enough
+        names[rest] = values[nearest]
+    return names
+
+
+def _spread(names: np.ndarray, came_by: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The labels of the seeds where the ways began that led to each cell: (x, y, z) uint8.
+
+    Args:
+        names: (x, y, z) of the seeds.
+        came_by: (x, y, z) index of the last step to each cell; negative in seeds, and where no way leads.
+        offsets: (N, 3) of these steps.
+    """
+    strides = np.array([names.shape[1] * names.shape[2], names.shape[2], 1])
+    reached = np.flatnonzero(came_by >= 0)
+    origin = np.arange(names.size)
+    origin[reached] -= (offsets @ strides)[came_by.reshape(-1)[reached]]
+    while True:  # each time, twice as far back
+        farther = origin[origin[reached]]
+        if (farther == origin[reached]).all():
+            break
+        origin[reached] = farther
+    spread: np.ndarray = names.reshape(-1)[origin].reshape(names.shape)
+    return spread
+
+
+def _keep_within_reach(names: np.ndarray, centres: Mapping[int, np.ndarray], cell_mm: float) -> None:
+    """Take the label from cells that are too far from its centre."""
+    cells = np.argwhere(names)
+    centre_of = np.zeros((256, 3))
+    for label, centre in centres.items():
+        centre_of[label] = centre
+    away_mm = (cells - centre_of[names[tuple(cells.T)]]) * cell_mm
+    too_far = ((away_mm < _REACH_MM[0]) | (away_mm > _REACH_MM[1])).any(axis=1)
+    names[tuple(cells[too_far].T)] = 0
+
+
+def _fill_beside(names: np.ndarray) -> None:
+    """Give cells beside labelled ones the label of a neighbour."""
+    before = names.copy()
+    for axis in range(3):
+        lower, upper = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))
+        for to, of in ((lower, upper), (upper, lower)):
+            names[to] = np.where(names[to] == 0, before[of], names[to])
 
 
 def _ball(radius_vox: float) -> np.ndarray:
@@ -158,13 +244,6 @@ def _ball(radius_vox: float) -> np.ndarray:
     offsets = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     inside: np.ndarray = offsets[(offsets**2).sum(axis=1) <= radius_vox**2]
     return inside
-
-
-def _box_around(centre_vox: np.ndarray, spacing_mm: float, shape: Sequence[int]) -> Box | None:
-    """The voxels that a vertebra may reach to; None where all of them lie outside of the grid."""
-    low, high = np.rint(centre_vox + _REACH_MM / spacing_mm).astype(int)
-    box = Box(np.clip(low, 0, shape), np.clip(high, 0, shape))
-    return box if box.volume_vox else None
 
 
 def _name_voxels(part: np.ndarray, grid: WorkingGrid, labels: h5py.Dataset) -> tuple[np.ndarray, int]:
@@ -186,19 +265,19 @@ def _faces(mask: np.ndarray) -> list[np.ndarray]:
 
 def _measure(
     vertebra: Vertebra,
-    centre_vox: np.ndarray,
+    box: Box | None,
     axis_mm: np.ndarray,
     labels: h5py.Dataset,
+    components: h5py.Dataset,
     image: WorkingImage,
 ) -> tuple[tuple[float, float, float], float | None, float | None]:
     """Centre in mm, height in mm and HU of a vertebra's body; without mask, the centre of the localiser alone."""
     grid = image.grid
     x, y, z = (round(float(value), 2) for value in vertebra.centre_mm)
-    box = _box_around(centre_vox, float(grid.spacing_mm[0]), labels.shape)
-    own = None if box is None else labels[box.slices] == vertebra.label
-    if box is None or own is None or mask_box(own) is None:
+    own = None if box is None else (labels[box.slices] == vertebra.label) & (components[box.slices] > 0)
+    if box is None or own is None or not own.any():
         return (x, y, z), None, None
-    (body_vox,) = body_centres(own * np.uint8(1), grid.spacing_mm).values()
+    body_vox = _centre_of_body(own, grid.spacing_mm)
     axes = grid.affine[:3, :3]
     offsets_mm = (np.argwhere(own) - body_vox) @ axes.T
     along_mm = offsets_mm @ axis_mm / np.linalg.norm(axis_mm)
@@ -206,10 +285,18 @@ def _measure(
     is_body = distance_mm**2 - along_mm**2 <= _AXIS_MM**2
     height_mm = None
     if vertebra.label > 1 and is_body.any():
-        height_mm = round(float(np.ptp(along_mm[is_body])) - 2 * _EDGE_MM + float(grid.spacing_mm[0]), 1)
+        height_mm = round(float(np.ptp(along_mm[is_body])) + float(grid.spacing_mm[0]), 1)
     core = image.hu[box.slices][own][distance_mm <= _CORE_MM]
     x, y, z = (round(float(value), 2) for value in nib.affines.apply_affine(grid.affine, body_vox + box.start))
     return (x, y, z), height_mm, round(float(core.mean()), 1) if core.size else None
+
+
+def _centre_of_body(own: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Centre (3,) in voxels of the body of a vertebra's mask; every other voxel along each axis tells it, and faster."""
+    coarse = own[::2, ::2, ::2]
+    step = 2 if coarse.any() else 1
+    (centre,) = body_centres((coarse if step == 2 else own).astype(np.uint8), step * spacing_mm).values()
+    return step * centre
 
 
 def _warnings(found: Sequence[NamedVertebra], without_name_ml: float) -> list[str]:

@@ -49,13 +49,16 @@ def test_bone_belongs_to_the_centre_with_the_cheapest_way():
     bone[4:16, 4:16, 4:24], bone[4:16, 4:16, 28:48], bone[9:11, 9:11, 24:28] = True, True, True
     bone[9:11, 18:20, 36:38] = True
     bone[4:16, 4:16, 62:70] = True
-    labels, ways = np.zeros(bone.shape, np.uint8), np.full(bone.shape, np.inf, np.float32)
-    divide(bone, {20: np.array([10, 10, 38.0]), 21: np.array([10, 10, 14.0])}, 1.0, labels, ways)
+    labels = np.zeros(bone.shape, np.uint8)
+    boxes = divide(bone, {20: np.array([10, 10, 38.0]), 21: np.array([10, 10, 14.0])}, 1.0, labels)
     assert (labels[4:16, 4:16, 4:24] == 21).all() and (labels[4:16, 4:16, 28:48] == 20).all()
     assert (labels[9:11, 18:20, 36:38] == 20).all()
     assert set(np.unique(labels[9:11, 9:11, 24:28])) == {20, 21}
     assert not labels[4:16, 4:16, 62:70].any()
     assert labels[3, 10, 10] == 21 and labels[0, 10, 10] == 0  # just beside the bone, and farther off
+    assert set(boxes) == {20, 21}
+    for label, box in boxes.items():
+        assert (labels[box.slices] == label).sum() == (labels == label).sum()
 
 
 @pytest.fixture(scope="module")
