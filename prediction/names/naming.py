@@ -127,7 +127,7 @@ def divide(
 
     step = max(round(_CELL_MM / spacing_mm), 1)
     share = _share_of_bone(components, step)
-    names = np.zeros(share.shape, np.uint8)
+    names: np.ndarray = np.zeros(share.shape, np.uint8)
     around = mask_box(share > 0)
     if around is not None:
         part = Box(np.maximum(around.start - 1, 0), around.stop + 1).slices
@@ -135,9 +135,7 @@ def divide(
         centres = {label: (centre + 0.5) / step - 0.5 - corner for label, centre in centres_vox.items()}
         names[part] = _name_cells(share[part], centres, step * spacing_mm)
     for first in range(0, names.shape[2], SLAB_SLICES):
-        slab = names[..., first : first + SLAB_SLICES]
-        for axis in range(3):
-            slab = slab.repeat(step, axis=axis)
+        slab = names[..., first : first + SLAB_SLICES].repeat(step, 0).repeat(step, 1).repeat(step, 2)
         x, y, z = labels.shape
         stop = min((first + SLAB_SLICES) * step, z)
         labels[:, :, first * step : stop] = slab[:x, :y, : stop - first * step]
