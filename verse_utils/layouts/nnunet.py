@@ -70,8 +70,10 @@ def _numbering(content: Any, path: Path) -> Numbering:
         if isinstance(value, list):  # a region of several labels, which have names of their own
             continue
         name, number = (value, key) if str(key).isdecimal() else (key, value)
-        if not str(number).isdecimal() or int(number) > 255:
+        if not str(number).isdecimal() or len(str(number)) > 3 or int(number) > 255:
             raise UserError(f"{path}: label {name!r} is {number!r}, not a number from 0 to 255; repair it")
+        if str(name) in number_of or int(number) in number_of.values():
+            raise UserError(f"{path}: label {name!r}, {number}, has the name or the number of another; repair it")
         number_of[str(name)] = int(number)
     label_of = {number: vertebra_label(name) or 0 for name, number in number_of.items() if number}
     if len(label_of) == 1 and all(_ANY_VERTEBRA.fullmatch(name) for name, number in number_of.items() if number):

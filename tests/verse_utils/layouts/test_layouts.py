@@ -166,7 +166,14 @@ def test_labels_of_nnunet_by_their_names(write_tree, verse_cases):
     _nnunet_labels(tree, lambda content: content.update(channel_names={"0": "PET", "1": "CT"}))
     with pytest.raises(UserError, match="a mask without its CT"):
         list_cases([tree.path], 19)  # all images are of channel 0000
-    for labels, words in (({"liver": 1}, "none of its labels"), ({"L1": 300}, "not a number"), (None, 'no "labels"')):
+    for labels, words in (
+        ({"liver": 1}, "none of its labels"),
+        ({"L1": 300}, "not a number"),
+        ({"L1": "9" * 5000}, "not a number"),
+        ({"L1": 1, "L2": 1}, "has the name or the number of another"),
+        ({"1": "L1", "2": "L1"}, "has the name or the number of another"),
+        (None, 'no "labels"'),
+    ):
         _nnunet_labels(tree, lambda content, labels=labels: content.update(labels=labels))
         with pytest.raises(UserError, match=words):
             list_cases([tree.path], 19)
