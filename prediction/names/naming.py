@@ -95,13 +95,14 @@ def name_mask(
     counts, without_name = _name_voxels(mask[image.region], grid, labels)
     voxel_ml = abs(np.linalg.det(grid.source_affine[:3, :3])) / 1000
     cut = set(np.unique(np.concatenate([np.unique(face) for face in _faces(mask)])).tolist())
+    axes_mm = np.tile([0.0, 0.0, 1.0], (len(vertebrae), 1))
+    if len(vertebrae) > 1:
+        axes_mm = np.gradient([one.centre_mm for one in vertebrae], axis=0)
     found = []
-    for number, vertebra in enumerate(vertebrae):
-        ends_mm = [vertebrae[i].centre_mm for i in (max(number - 1, 0), min(number + 1, len(vertebrae) - 1))]
-        axis = ends_mm[0] - ends_mm[1] if len(vertebrae) > 1 else np.array([0.0, 0.0, 1.0])
+    for vertebra, axis_mm in zip(vertebrae, axes_mm, strict=True):
         volume_ml = float(counts[vertebra.label] * voxel_ml)
         if vertebra.confidence or volume_ml >= _LEAST_ML:
-            measured = _measure(vertebra, boxes.get(vertebra.label), axis, labels, components, image)
+            measured = _measure(vertebra, boxes.get(vertebra.label), axis_mm, labels, components, image)
             is_cut, confidence = vertebra.label in cut, round(vertebra.confidence, 3)
             found.append(
                 NamedVertebra(vertebra.label, vertebra.name, round(volume_ml, 2), *measured, is_cut, confidence)
