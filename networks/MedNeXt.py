@@ -6,8 +6,7 @@ from monai.networks.blocks.mednext_block import MedNeXtBlock, MedNeXtDownBlock, 
 from monai.networks.nets.mednext import create_mednext
 from torch import nn
 
-from networks import Shape
-from networks.network import LibraryNetwork
+from networks.network import LibraryNetwork, Shape
 
 
 class MedNeXt(LibraryNetwork):

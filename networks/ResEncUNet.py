@@ -9,8 +9,7 @@ from dynamic_network_architectures.building_blocks.residual import BasicBlockD
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
 from torch import nn
 
-from networks import Shape
-from networks.network import LibraryNetwork
+from networks.network import LibraryNetwork, Shape
 
 # nnU-Net's planner stops to halve where a side would fall below this.
 _LEAST_SIDE_VOX = 4

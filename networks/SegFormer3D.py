@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from networks import Shape
 from networks.blocks.norms import BatchNorm
-from networks.network import Network
+from networks.network import Network, Shape
 
 # Kernels and strides of the four patch embeddings; the paper's, like all defaults here.
 _KERNELS = (7, 3, 3, 3)

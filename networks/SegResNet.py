@@ -8,8 +8,7 @@ from monai.networks.blocks.segresnet_block import ResBlock
 from monai.networks.nets import SegResNet as MonaiSegResNet
 from torch import nn
 
-from networks import Shape
-from networks.network import LibraryNetwork
+from networks.network import LibraryNetwork, Shape
 
 
 class SegResNet(LibraryNetwork):

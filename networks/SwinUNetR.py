@@ -20,10 +20,9 @@ from monai.networks.nets.swin_unetr import (
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from networks import Shape
 from networks.blocks.norms import InstanceNorm
 from networks.blocks.residual_block import ResidualBlock, split_residual_blocks
-from networks.network import LibraryNetwork
+from networks.network import LibraryNetwork, Shape
 
 # Attention scores that exist at a time: 128 MiB in float32. A 128³ input has 1000 windows of 343 voxels in its first
 # stage, and 1.3 GiB of scores for every step of their computation.

@@ -8,9 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from networks import Shape
 from networks.blocks.norms import InstanceNorm
-from networks.network import Network
+from networks.network import Network, Shape
 
 
 class _Block(nn.Sequential):

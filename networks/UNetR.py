@@ -8,9 +8,8 @@ from monai.networks.blocks import TransformerBlock, UnetrBasicBlock, UnetrPrUpBl
 from monai.networks.nets import UNETR
 from torch import nn
 
-from networks import Shape
 from networks.blocks.residual_block import ResidualBlock, split_residual_blocks
-from networks.network import LibraryNetwork
+from networks.network import LibraryNetwork, Shape
 
 
 class UNetR(LibraryNetwork):

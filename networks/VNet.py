@@ -6,8 +6,7 @@ from monai.networks.nets import VNet as MonaiVNet
 from monai.networks.nets.vnet import DownTransition, InputTransition, LUConv, UpTransition
 from torch import nn
 
-from networks import Shape
-from networks.network import LibraryNetwork
+from networks.network import LibraryNetwork, Shape
 
 _LAST_CHANNELS = 32  # of the last stage, fixed in MONAI
 

@@ -8,9 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from networks.network import Network
-
-Shape = tuple[int, int, int]
+    from networks.network import Network, Shape
 
 # Name -> the module that defines it, imported when it is built: the names are known without loading torch.
 ARCHITECTURES = {
@@ -54,15 +52,6 @@ def build_network(name: str, in_channels: int, out_channels: int, input_shape: S
         return builder(in_channels, out_channels, tuple(input_shape), **options)
     except (AssertionError, IndexError, RuntimeError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"can't be built with {options}: {error}") from None
-
-
-def check_shape(shape: tuple[int, ...], divisor: int) -> None:
-    """Raise ValueError unless every side of (X, Y, Z) is a positive multiple of the divisor."""
-    for axis, size in zip("XYZ", shape, strict=True):
-        if size < 1 or size % divisor:
-            raise ValueError(
-                f"axis {axis} of input shape {'×'.join(map(str, shape))} has {size} voxels, not a multiple of {divisor}"
-            )
 
 
 def _check_options(name: str, builder: Callable[..., Network], options: dict[str, Any]) -> None:

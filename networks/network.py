@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from networks import Shape, check_shape
+Shape = tuple[int, int, int]
 
 
 class Network(nn.Module, ABC):
@@ -74,3 +74,12 @@ class LibraryNetwork(Network):
     def compute_logits(self, image_BCXYZ: Tensor) -> Tensor | Sequence[Tensor]:
         """The output of the library's network."""
         return self.body(image_BCXYZ)
+
+
+def check_shape(shape: tuple[int, ...], divisor: int) -> None:
+    """Raise ValueError unless every side of (X, Y, Z) is a positive multiple of the divisor."""
+    for axis, size in zip("XYZ", shape, strict=True):
+        if size < 1 or size % divisor:
+            raise ValueError(
+                f"axis {axis} of input shape {'×'.join(map(str, shape))} has {size} voxels, not a multiple of {divisor}"
+            )

@@ -25,14 +25,14 @@ from verse_utils.labels import ANATOMICAL_ORDER, L6, T13, VERTEBRA_NAMES
 LEAST_SCORE = 0.05
 _MOST_CANDIDATES = 12
 _SAME_PLACE_MM = 8.0
-# The usual spine, from head to foot, and levels that may follow one another otherwise, at a price: (label, the one
+# The usual spine, from head to foot, and levels that may follow one another otherwise, at a penalty: (label, the one
 # before). Without T12 (eleven ribs), with T13 and with L6 each is found in some percent of people. A spine may end
 # anywhere, so L4 above the sacrum needs no rule.
 _USUAL = tuple(label for label in ANATOMICAL_ORDER if label not in (L6, T13))
 _RARE = ((20, 18), (T13, 19), (L6, 24))
-_RARE_PRICE = 2.0
+_RARE_PENALTY = 2.0
 # For each vertebra that the heatmaps don't show between two that they do; so many of them at most.
-_MISSED_PRICE = 2.5
+_MISSED_PENALTY = 2.5
 _MOST_MISSED = 3
 # A place is worth its score times (_BONUS + log of the share of it that the name has, at least _LEAST_SHARE).
 _BONUS, _LEAST_SHARE = 3.0, 0.02
@@ -201,7 +201,7 @@ def name_vertebrae(candidates: Iterable[Candidate], steps: Steps) -> list[Verteb
 
     Each candidate is a vertebra or noise. A place in the sequence has one name, and each name one place. Places that
     the sequence leaves out cost nothing, a step counts by its distance (a Gaussian), and levels that are missed or
-    unusual cost a price.
+    unusual cost a penalty.
     """
     places_mm, scores = join_candidates(candidates)
     if not len(places_mm):
@@ -211,8 +211,8 @@ def name_vertebrae(candidates: Iterable[Candidate], steps: Steps) -> list[Verteb
     origin: dict[int, list[tuple[int, int] | None]] = {}  # and the label and place before
     for column, label in enumerate(ANATOMICAL_ORDER):
         best[label], origin[label] = worth[:, column].copy(), [None] * len(places_mm)
-        for before, price, mean_mm, deviation_mm in _ways_to(label, steps):
-            gains = best[before][:, None] - price - _cost_of_steps(places_mm, mean_mm, deviation_mm)
+        for before, penalty, mean_mm, deviation_mm in _ways_to(label, steps):
+            gains = best[before][:, None] - penalty - _cost_of_steps(places_mm, mean_mm, deviation_mm)
             place_before = gains.argmax(axis=0)
             reached = worth[:, column] + gains.max(axis=0)
             for better in np.flatnonzero(reached > best[label]).tolist():
@@ -238,8 +238,8 @@ def _worth(scores: np.ndarray) -> np.ndarray:
 
 
 def _ways_to(label: int, steps: Steps) -> list[tuple[int, float, float, float]]:
-    """The labels that may come before one: each with its price, and mean and deviation of the distance in mm."""
-    ways = [(above, _RARE_PRICE, *steps.expected(label)) for below, above in _RARE if below == label]
+    """The labels that may come before one: each with its penalty, and mean and deviation of the distance in mm."""
+    ways = [(above, _RARE_PENALTY, *steps.expected(label)) for below, above in _RARE if below == label]
     # What leads to L1 leads to it from T13 too, which itself was paid for.
     if label == 20:
         ways.append((T13, 0.0, *steps.expected(label)))
@@ -250,7 +250,7 @@ def _ways_to(label: int, steps: Steps) -> list[tuple[int, float, float, float]]:
     for missed, above in enumerate(reversed(_USUAL[max(place - 1 - _MOST_MISSED, 0) : place])):
         mean, deviation = steps.expected(_USUAL[place - missed])
         mean_mm, variance = mean_mm + mean, variance + deviation**2
-        ways.append((above, missed * _MISSED_PRICE, mean_mm, variance**0.5))
+        ways.append((above, missed * _MISSED_PENALTY, mean_mm, variance**0.5))
     return ways
 
 

@@ -108,7 +108,7 @@ def vertebral_bone(person: Person, number: int, solids: Sequence[Solid], hollow:
 
 
 def discs(person: Person) -> list[Part]:
-    """Discs; those of the old hold lime or gas, and have bony rims, which are not labelled."""
+    """Discs; those of the old hold calcifications or gas, and have bony rims, which are not labelled."""
     parts = []
     for number, pose in person.poses.items():
         if number == 1:

@@ -111,7 +111,7 @@ def _heart(person: Person, wide: float) -> list[Part]:
 
 
 def _aorta(person: Person, wide: float) -> list[Part]:
-    """The aorta from the heart to the groins, with lime in the old; the lower vena cava."""
+    """The aorta from the heart to the groins, calcified in the old; the lower vena cava."""
     arch_stations = ((-8, 62), (12, 68), (10, 58), (-8, 40), (-20, 18))
     arch = [
         person.at(level, (x, y, 0))
