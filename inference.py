@@ -132,12 +132,12 @@ def _write_volumes(found: Segmentation, scan: Scan, models: Models, results: Sca
     from prediction.results.named_centroids import write_names
     from utils.files.dicom.segmentation import write_segmentation
 
+    results.clear()
     scan.save(found.mask, results.mask)
     if scan.tilt is not None:
         scan.save_on_slices(found.mask, results.mask_on_slices)
     if found.probabilities is not None:
         scan.save(found.probabilities, results.probabilities)
-    results.centroids.unlink(missing_ok=True)
     if job.options.labels == "vertebrae":
         write_names(found.vertebrae, scan.with_right_angles(found.mask)[1], results.centroids)
     if job.dicom_seg and scan.series is not None:

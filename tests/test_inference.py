@@ -27,6 +27,7 @@ from utils.files.h5_cases import H5Cases
 from utils.files.scans import open_scan
 from utils.tasks import HEATMAP, SEGMENTATION
 from verse_utils.centroids import read_centroids
+from verse_utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")  # but in processes of their own
 
@@ -183,6 +184,24 @@ def test_vertebrae_are_named(infer, scans, tmp_path, names_run, monkeypatch, pha
 def test_names_need_a_localiser_that_learnt_them(infer, scans, assert_one_line_error):
     for models, told in ((("segmentation", "heatmap"), "finds the spine alone"), (("segmentation",), "there is none")):
         assert_one_line_error(infer([scans], "--labels", "vertebrae", models=models), told, "--heatmap_model")
+
+
+def test_results_of_two_runs_are_never_mixed(infer, scans, tmp_path, monkeypatch):
+    """Seen: probabilities of another model stayed beside a new mask, and an old summary after a full disk."""
+    infer([scans], "--probabilities", "--no_localiser")
+    out = tmp_path / "out"
+    assert len([*out.glob("*_probabilities.nii.gz")]) == len([*out.glob("*.png")]) == 2
+    infer([scans], "--overwrite", "--no_preview")
+    assert not [*out.glob("*_probabilities.nii.gz"), *out.glob("*.png")]
+
+    def full(*_):
+        raise UserError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "_save_picture", full)
+        assert infer([scans], "--overwrite", "--no_localiser").stderr.count("error: no room") == 2
+    rows = json.loads(infer([scans], "--json", "--no_localiser").stdout)
+    assert not any("kept" in row for row in rows)
 
 
 def test_json_is_for_machines(infer, scans):
@@ -424,7 +443,8 @@ def test_a_tilted_gantry_gives_a_mask_with_right_angles_and_one_on_the_slices(in
     np.testing.assert_array_equal(scan.tilt.undo(np.asarray(upright.dataobj)), np.asarray(on_slices.dataobj))
 
     nifti = sorted(scans.iterdir())[0]
-    result = infer([tmp_path / "tilted", nifti], "--no_localiser", "--postprocess", "none", "--dicom_seg")
+    options = ("--no_localiser", "--postprocess", "none", "--probabilities", "--dicom_seg")
+    result = infer([tmp_path / "tilted", nifti], *options)
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert result.returncode == 1 and len(errors) == 1 and f"{nifti}: is no DICOM series" in errors[0]
     frames = pydicom.dcmread(tmp_path / "out" / "tilted_vertebrae_seg.dcm").pixel_array  # what was kept lacked it

@@ -37,6 +37,17 @@ class ScanResults:
         self.picture = folder / f"{name}.png"
         self.summary = folder / f"{name}_summary.json"
 
+    def clear(self) -> None:
+        """Remove all files of results but the mask, which the next one replaces, and the summary last.
+
+        So no summary vouches for what another run made, wherever the next is stopped. Without one, nothing is removed:
+        the files may be anybody's.
+        """
+        if self.summary.exists():
+            others = (self.mask_on_slices, self.probabilities, self.centroids, self.segmentation, self.picture)
+            for path in (*others, self.summary):
+                path.unlink(missing_ok=True)
+
     def read_summary(self, scan: str, wanted: Sequence[Path] = ()) -> dict[str, Any] | None:
         """The summary, if it, the mask and what else is wanted are there; else None.
 
