@@ -86,7 +86,7 @@ def name_mask(
     Returns:
         The vertebrae from head to foot, and warnings: what has no name, no mask, and which levels are missing.
     """
-    grid, labels = image.grid, scratch.volume("names", components.shape, np.uint8)
+    grid, labels = image.grid, scratch.volume("names", image.grid.shape, np.uint8)
     vertebrae = fill_in(spine.vertebrae, spine.steps)
     to_grid = np.linalg.inv(grid.affine)
     centres_vox = {one.label: nib.affines.apply_affine(to_grid, one.centre_mm) for one in vertebrae}
