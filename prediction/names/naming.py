@@ -94,7 +94,7 @@ def name_mask(
     boxes = divide(components, centres_vox, spacing_mm, labels)
     counts, without_name = _name_voxels(mask[image.region], grid, labels)
     voxel_ml = abs(np.linalg.det(grid.source_affine[:3, :3])) / 1000
-    cut = set(np.unique(np.concatenate([np.unique(face) for face in _faces(mask)])).tolist())
+    cut = {label for face in _faces(mask) for label in np.flatnonzero(np.bincount(face.reshape(-1))).tolist()}
     axes_mm = np.tile([0.0, 0.0, 1.0], (len(vertebrae), 1))
     if len(vertebrae) > 1:
         axes_mm = np.gradient([one.centre_mm for one in vertebrae], axis=0)
@@ -257,7 +257,7 @@ def _name_voxels(part: np.ndarray, grid: WorkingGrid, labels: h5py.Dataset) -> t
 
 def _faces(mask: np.ndarray) -> list[np.ndarray]:
     """The outermost planes of a volume."""
-    return [np.take(mask, end, axis) for axis in range(3) for end in (0, -1)]
+    return [np.moveaxis(mask, axis, 0)[end] for axis in range(3) for end in (0, -1)]  # np.take would copy all of it
 
 
 def _measure(
