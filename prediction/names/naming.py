@@ -245,14 +245,14 @@ def _ball(radius_vox: float) -> np.ndarray:
 
 def _name_voxels(part: np.ndarray, grid: WorkingGrid, labels: h5py.Dataset) -> tuple[np.ndarray, int]:
     """Name a mask's foreground slab by slab; returns the voxels of each label (256,), and how many have no name."""
-    counts, without_name = np.zeros(256, np.int64), 0
+    counts = np.zeros(256, np.int64)
     for first, slab in grid.undo_nearest_slabs(labels):
         where = (..., slice(first, first + slab.shape[2]))
         is_bone = part[where] > 0
-        part[where] = np.where(is_bone, slab, 0)
-        counts += np.bincount(slab[is_bone], minlength=256)
-        without_name += int(np.count_nonzero(slab[is_bone] == 0))
-    return counts, without_name
+        found = slab[is_bone]
+        part[where][is_bone] = found
+        counts += np.bincount(found, minlength=256)
+    return counts, int(counts[0])
 
 
 def _faces(mask: np.ndarray) -> list[np.ndarray]:
