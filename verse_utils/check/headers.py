@@ -75,7 +75,12 @@ def two_grids(image: Any, path: Path) -> str | None:
     header = image.header
     if not isinstance(header, nib.Nifti1Header) or not (header["sform_code"] > 0 and header["qform_code"] > 0):
         return None
-    off_mm = corner_distance_mm(image.shape, image.affine, header.get_qform())
+    try:
+        by_qform = header.get_qform()
+    except (nib.spatialimages.HeaderDataError, ValueError):  # a quaternion that is none
+        return f"{path}: its qform is damaged; the sform is taken, others take the qform"
+    with np.errstate(all="ignore"):
+        off_mm = corner_distance_mm(image.shape, image.affine, by_qform)
     if off_mm <= CORNER_TOLERANCE_VOX * float(np.min(nib.affines.voxel_sizes(image.affine))):
         return None
     return f"{path}: its sform and qform lie up to {off_mm:.1f} mm apart; the sform is taken, others take the qform"

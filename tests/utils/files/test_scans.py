@@ -291,6 +291,16 @@ def test_sform_and_qform_that_differ_are_told(tmp_path):
         assert ["its sform and qform lie up to 20.0 mm apart" in line for line in scan.warnings] == [True] * told
 
 
+def test_a_damaged_qform_beside_a_sform_is_told(tmp_path):
+    path = write(tmp_path / "ct.nii", affine=oriented("LPS"))
+    content = bytearray(path.read_bytes())
+    content[256:268] = np.array([0.9, 0.9, 0.9], "<f4").tobytes()
+    path.write_bytes(content)
+    scan = opened(path)
+    np.testing.assert_allclose(scan.affine, oriented("LPS"), atol=1e-4)
+    assert scan.warnings == [f"{path}: its qform is damaged; the sform is taken, others take the qform"]
+
+
 def test_values_beyond_any_tissue_are_told(tmp_path):
     """Seen: a voxel of -1025 HU, stored unsigned with an intercept of -1024, is 64511 HU."""
     wrapped = CT.astype(np.float32)
