@@ -30,7 +30,8 @@ from verse_utils.phantom.dataset import write_phantom_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = (
-    "--epochs 30 --input_shape 32 32 32 --patches_per_volume 10 --model_args channels=8,16,32 --full_validation 5"
+    "--input_shape 32 32 32 --patches_per_volume 10 --model_args channels=8,16,32 --full_validation 5 "
+    "--checkpoint_minutes 0.005 --workers 1"
 )
 
 
@@ -46,12 +47,15 @@ def main() -> None:
         root = Path(folder)
         write_phantom_dataset(root / "phantoms", {"training": 2, "validation": 1, "test": 1}, seed=3, size="tiny")
         h5 = preprocess(root / "phantoms", 19, IsotropicSettings(spacing_mm=3.0), root, workers=1, pictures=False)
-        runs = root / "trained_models"
-        start(root, h5, "whole").wait()
-        lost = [
-            kill_once(start(root, h5, "killed"), runs / "killed", number, draw) for number in range(arguments.kills)
-        ]
-        start(root, h5, "killed").wait()
+        runs, epochs = root / "trained_models", 6 * arguments.kills
+        start(root, h5, "whole", epochs).wait()
+        epoch_s = seconds_of_an_epoch(runs / "whole")
+        print(f"{epochs} epochs of {epoch_s:.2f} s")
+        lost = []
+        for number in range(arguments.kills):
+            process = start(root, h5, "killed", epochs)
+            lost.append(kill_once(process, runs / "killed", number, draw.uniform(0, 3 * epoch_s)))
+        start(root, h5, "killed", epochs).wait()
         print(f"{'kill':>4}  {'moment':<20}  lost s")
         for number, (moment, seconds) in enumerate(lost, start=1):
             print(f"{number:>4}  {moment:<20}  {seconds:.2f}")
@@ -61,10 +65,10 @@ def main() -> None:
         sys.exit(bool(different))
 
 
-def start(root: Path, h5: Path, name: str) -> subprocess.Popen[bytes]:
+def start(root: Path, h5: Path, name: str, epochs: int) -> subprocess.Popen[bytes]:
     """Start a training, or let it go on."""
     command = [sys.executable, str(ROOT / "training/train_segmentation.py"), *SETTINGS.split()]
-    command += ["--data_path", str(h5), "--model_name", name, "--checkpoint_minutes", "0.02", "--workers", "1"]
+    command += ["--data_path", str(h5), "--model_name", name, "--epochs", str(epochs)]
     return subprocess.Popen(
         command,
         cwd=root,
@@ -74,8 +78,8 @@ def start(root: Path, h5: Path, name: str) -> subprocess.Popen[bytes]:
     )
 
 
-def kill_once(process: subprocess.Popen[bytes], run: Path, number: int, draw: random.Random) -> tuple[str, float]:
-    """Kill a training: every fourth time while a checkpoint is being written, else up to 3 s after its first one.
+def kill_once(process: subprocess.Popen[bytes], run: Path, number: int, wait_s: float) -> tuple[str, float]:
+    """Kill a training so long after its first checkpoint; every fourth time while the next one is being written.
 
     Returns:
         The moment, and the seconds since the last checkpoint that is whole.
@@ -85,7 +89,7 @@ def kill_once(process: subprocess.Popen[bytes], run: Path, number: int, draw: ra
     while process.poll() is None and not (last.exists() and last.stat().st_mtime > begun):
         time.sleep(0.01)
     within = number % 4 == 3
-    until = time.monotonic() + draw.uniform(0, 3)
+    until = time.monotonic() + wait_s
     while time.monotonic() < until:
         time.sleep(0.001)
     while within and process.poll() is None and not any(run.glob(".last.pt.*.partial")):
@@ -96,6 +100,13 @@ def kill_once(process: subprocess.Popen[bytes], run: Path, number: int, draw: ra
     process.send_signal(signal.SIGKILL)  # the process alone: its workers must end by themselves
     process.wait()
     return "writing a checkpoint" if within else "any", now - kept
+
+
+def seconds_of_an_epoch(run: Path) -> float:
+    """Mean over the epochs of a run."""
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    return sum(seconds) / len(seconds)
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from utils.misc import OneLineParser, parse_bool
 from utils.preprocessing_settings import is_h5
 from utils.tasks import HEATMAP, Task
 from verse_utils.editions import add_edition_argument
-from verse_utils.errors import UserError
+from verse_utils.errors import UserError, one_line
 from verse_utils.labels import LABEL_SCHEMES
 from verse_utils.splits import Fold
 
@@ -266,8 +266,8 @@ def _parse_model_args(pairs: list[str]) -> dict[str, Any]:
 
 def _check(settings: TrainingSettings) -> None:
     for name in ("epochs", "batch_size", "early_stopping", "patches_per_volume", "lr", "accumulate"):
-        if not 0 < getattr(settings, name) < math.inf:
-            raise UserError(f"--{name} {getattr(settings, name)}: must be greater than 0")
+        if not 0 < getattr(settings, name) < 2**31:
+            raise UserError(f"--{name} {getattr(settings, name)}: must be greater than 0 and less than 2^31")
     if settings.memory_gb is not None and not 0 < settings.memory_gb < math.inf:
         raise UserError(f"--memory_gb {settings.memory_gb}: must be greater than 0")
     names_loss = HEATMAP_LOSSES["vertebrae"]
@@ -286,15 +286,18 @@ def _check(settings: TrainingSettings) -> None:
     if not 0 <= settings.ema < 1:
         raise UserError(f"--ema {settings.ema}: must lie between 0 and below 1")
     for name in ("clip", "checkpoint_minutes"):
-        if getattr(settings, name) < 0:
-            raise UserError(f"--{name} {getattr(settings, name)}: must not be negative")
+        if not 0 <= getattr(settings, name) < math.inf:
+            raise UserError(f"--{name} {getattr(settings, name)}: must be a number that is not negative")
     if not 0 <= settings.bone_share <= 1:
         raise UserError(f"--bone_share {settings.bone_share}: must lie between 0 and 1")
     if not 0 <= settings.overlap < 1:
         raise UserError(f"--overlap {settings.overlap}: must be at least 0 and less than 1")
-    if settings.workers < 0 or settings.seed < 0:
-        raise UserError("--workers and --seed must not be negative")
-    if not settings.model_name or Path(settings.model_name).name != settings.model_name or settings.model_name == "..":
-        raise UserError(f"--model_name {settings.model_name!r}: must be the name of a folder, not a path")
+    if settings.workers < 0:
+        raise UserError(f"--workers {settings.workers}: must not be negative")
+    if not 0 <= settings.seed < 2**63:  # as large as torch takes
+        raise UserError(f"--seed {settings.seed}: must be at least 0 and less than 2^63")
+    name = settings.model_name
+    if not name or Path(name).name != name or name == ".." or one_line(name) != name or len(name.encode()) > 200:
+        raise UserError(f"--model_name {name!r:.80}: must be the name of a folder, not a path, in letters that show")
     if settings.model_name == PRETRAINED:
         raise UserError(f"--model_name {PRETRAINED}: is that of the networks that come with the project; take another")

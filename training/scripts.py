@@ -68,7 +68,7 @@ def train_and_test(settings: TrainingSettings) -> None:
         with joined(ranks, device.torch_device) as ranks:
             with ranks.writer_first():
                 datasets = _datasets(task, settings)
-            if settings.init_from is not None:
+            if settings.init_from is not None and (settings.restart or not settings.run_folder.has_last_checkpoint):
                 load_weights(find_checkpoint(settings.init_from, settings.output, settings.task), spec, network)
             if ranks.is_writer:
                 stack.enter_context(_open_run_folder(settings, plan, datasets["training"].store.fingerprint(), ranks))

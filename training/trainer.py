@@ -114,8 +114,10 @@ class Trainer:
                 self._write_epoch(tracker)
                 self._stop_if_asked()
             self.interruption.may_wait = False
-        if self.best.epoch == 0:  # early stopping was lowered before the first validation on whole scans
+        if self.best.epoch == 0:  # --epochs or early stopping was lowered before the first validation on whole scans
             self._choose(-math.inf, "")
+            if self.ranks.is_writer:
+                self._write_best()
 
     @contextmanager
     def _in_parallel(self) -> Iterator[None]:
@@ -338,6 +340,9 @@ class Trainer:
             raise Stopped(number, str(self.progress))
 
     def _write_best(self) -> None:
+        if self.best.epoch == 0:  # there may be one of an epoch that is done again
+            self.settings.run_folder.best_checkpoint.unlink(missing_ok=True)
+            return
         save_checkpoint(
             self.settings.run_folder.best_checkpoint,
             self.spec,

@@ -75,7 +75,8 @@ def validate_patches(
     loss_sum, count = sum(part[0] for part in parts), sum(part[1] for part in parts)
     left_out = [place for part in parts for place in part[3]]
     if not count:
-        raise UserError(f"no validation patch has a finite loss: {', '.join(sorted(set(left_out)))}; check these cases")
+        where = ", ".join(sorted(set(left_out)))
+        raise UserError(f"no validation patch has a finite loss: {where}; check these cases, or lower --lr")
     terms = sum(part[2] for part in parts)
     return PatchScores(loss_sum / count, task.score(terms), task.further_scores(terms), left_out)
 
@@ -119,5 +120,6 @@ def validate_whole_scans(
     parts = ranks.gather((scores, left_out))
     scores, left_out = ([value for part in parts for value in part[which]] for which in (0, 1))
     if not scores:
-        raise UserError(f"the network's output for {', '.join(left_out)} is not finite; check these validation scans")
+        where = ", ".join(left_out)
+        raise UserError(f"the network's output for {where} is not finite; check these scans, or lower --lr")
     return float(np.mean(scores)), left_out

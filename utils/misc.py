@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import errno
 import io
 import json
 import os
@@ -20,8 +21,8 @@ from typing import Any, NoReturn
 from verse_utils.errors import UserError, one_line
 
 
-class Stopped(Exception):  # noqa: N818  what happened is no error
-    """A signal asked the program to stop.
+class Stopped(BaseException):
+    """A signal asked the program to stop. Like KeyboardInterrupt, it is nothing that ``except Exception`` may catch.
 
     Attributes:
         signal_number: of the signal.
@@ -46,14 +47,18 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 
     A UserError becomes one line on stderr and exit code 2, a warning one line on stderr. Ctrl-C and ``Stopped`` become
     one line and the exit code of shells: 128 and the signal's number; so does, without a line, output that nobody reads
-    any more. What is printed reaches a log file line by line.
+    any more. Output for which the disk has no room is one line and exit code 2. What is printed reaches a log file line
+    by line.
     """
 
     @wraps(main)
     def run() -> None:
         warnings.showwarning = _show_warning
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:  # closed by whoever started this
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  for as long as the program
+            elif isinstance(stream, io.TextIOWrapper):
                 # A terminal that has no × is no reason to fail.
                 stream.reconfigure(errors="replace", line_buffering=True)
         try:
@@ -65,11 +70,20 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(2)
         except (KeyboardInterrupt, Stopped) as stop:
             where = f" {stop.where}" if isinstance(stop, Stopped) and stop.where else ""
-            print(f"stopped{where}; the same command goes on from here", file=sys.stderr)
+            again = "the same command" + (" without --restart" if "--restart" in sys.argv else "")
+            print(f"stopped{where}; {again} goes on from here", file=sys.stderr)
             sys.exit(128 + (stop.signal_number if isinstance(stop, Stopped) else signal.SIGINT))
-        except BrokenPipeError:  # who read the output is gone, as in "… | head -1"
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end, too
-            sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ENOSPC):
+                raise
+            for stream in (sys.stdout, sys.stderr) if error.errno == errno.EPIPE else (sys.stdout,):
+                with suppress(OSError, ValueError):  # or Python complains at its end, too
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if error.errno == errno.EPIPE:  # who read the output is gone, as in "… | head -1"
+                sys.exit(128 + signal.SIGPIPE)
+            with suppress(OSError):
+                print(f"error: the output can't be written ({os.strerror(error.errno)}); make room", file=sys.stderr)
+            sys.exit(2)
 
     return run
 

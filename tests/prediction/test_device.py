@@ -43,8 +43,9 @@ def test_emulated_bf16_is_warned_of(monkeypatch):
 def test_what_cannot_be_had_is_refused():
     with pytest.raises(UserError, match="--precision fp16"):
         find_device("cpu", "fp16")
-    with pytest.raises(UserError, match="--device tpu"):
-        find_device("tpu", "fp32")
+    for name in ("tpu", "meta"):
+        with pytest.raises(UserError, match=f"--device {name}"):
+            find_device(name, "fp32")
 
 
 def test_autocast_does_what_it_says():

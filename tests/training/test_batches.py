@@ -30,6 +30,14 @@ def unreadable():
     raise FileError("a.h5: case sub-2 can't be read; run preprocessing.py again")
 
 
+def too_large():
+    raise MemoryError("Unable to allocate 7.45 TiB")
+
+
+def broken():
+    raise RuntimeError("a bug")
+
+
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -41,6 +49,21 @@ def test_an_error_of_a_worker_is_the_error_itself(workers):
     assert next(batches).places == ["sub-1"]
     with pytest.raises(FileError, match=r"^a.h5: case sub-2 can't be read; run preprocessing.py again$"):
         next(batches)
+    end_workers(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_little_memory_for_a_patch_is_one_line(workers):
+    loader = load_batches(Cases(too_large), "label", workers, [[1]])
+    with pytest.raises(UserError, match=r"^memory was not enough for a patch; choose a smaller --input_shape"):
+        list(batches_of(loader))
+    end_workers(loader)
+
+
+def test_a_bug_in_a_worker_is_not_taken_for_its_death():
+    loader = load_batches(Cases(broken), "label", 1, [[1]])
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(batches_of(loader))
     end_workers(loader)
 
 

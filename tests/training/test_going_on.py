@@ -22,6 +22,7 @@ from training.run.lock import only_trainer
 from training.run.state import is_best_written, load_last
 from training.steps.optimizer import build_optimizer
 from training.steps.ranks import Ranks
+from utils.misc import Stopped
 from utils.tasks import SEGMENTATION
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -307,11 +308,53 @@ def test_a_run_with_damaged_checkpoints_ends_as_it_did(segment, finished, result
     assert results_of(finished) == before
 
 
+def test_a_best_checkpoint_of_an_epoch_that_is_done_again_goes(segment, finished, results_of):
+    """There was none when the checkpoint was written from which the run goes on."""
+    before = results_of(finished)
+    (finished / "last.pt").unlink()
+    with patch.object(engine.Trainer, "_train_epoch", side_effect=Stopped(signal.SIGTERM)):
+        assert segment("run", "--full_validation", 2).returncode == 143
+    assert not (finished / "best.pt").exists()
+    assert segment("run", "--full_validation", 2).returncode == 0
+    assert results_of(finished) == before
+
+
+def test_a_signal_while_a_checkpoint_is_read_takes_it_for_no_damage(segment, finished):
+    before = {path.name for path in finished.iterdir()}
+    with patch("torch.load", side_effect=Stopped(signal.SIGTERM)):
+        assert segment("run", "--full_validation", 2).returncode == 143
+    assert {path.name for path in finished.iterdir()} == before
+
+
 def test_both_checkpoints_damaged_is_one_line(segment, finished, assert_one_line_error):
+    """Nothing can be done again, but the best network is there to begin anew from."""
     for name in ("last.pt", "previous.pt"):
         (finished / name).write_bytes(b"")
-    assert_one_line_error(segment("run", "--full_validation", 2), "last.pt", "damaged", "empty", "--restart")
+    result = segment("run", "--full_validation", 2)
+    assert_one_line_error(result, "last.pt", "damaged", "empty", "--restart", "--init_from run")
+    assert "give a run's folder" not in result.stderr
     assert load_checkpoint(finished / "best.pt")["epoch"] == 2
+    assert segment("run", "--full_validation", 2, "--restart", "--init_from", "run").returncode == 0
+
+
+def test_what_a_run_began_from_is_not_needed_to_go_on(segment, tmp_path, assert_one_line_error):
+    arguments = ["--init_from", "first"]
+    assert segment("first", "--epochs", 1).returncode == 0
+    assert segment("run", "--epochs", 1, *arguments).returncode == 0
+    shutil.rmtree(tmp_path / "trained_models/first")
+    assert segment("run", *arguments).returncode == 0
+    assert_one_line_error(segment("run", *arguments, "--restart"), "first", "no such checkpoint")
+
+
+def test_a_run_that_fewer_epochs_end_before_its_first_best_epoch_has_a_network(segment, tmp_path):
+    """It is the last one, until the run goes on."""
+    with killed_at(1, before=False), pytest.raises(Killed):  # after the first epoch
+        segment("run", "--epochs", 4, "--full_validation", 3)
+    best = tmp_path / "trained_models/run/best.pt"
+    assert not best.exists()
+    result = segment("run", "--epochs", 1)
+    assert result.returncode == 0 and (best.parent / "test_metrics.json").exists(), result.stderr
+    assert load_checkpoint(best)["epoch"] == 1
 
 
 def test_a_best_checkpoint_alone_is_not_written_over(segment, finished, assert_one_line_error):
@@ -322,7 +365,7 @@ def test_a_best_checkpoint_alone_is_not_written_over(segment, finished, assert_o
     assert (finished / "best.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", '{"settings": 1}'])
+@pytest.mark.parametrize("content", ["", '{"settings": 1}', '{"settings": {}}'])
 def test_a_damaged_config_is_read_from_a_checkpoint(segment, finished, content, assert_one_line_error):
     (finished / "config.json").write_text(content, encoding="utf-8")
     assert_one_line_error(segment("run", "--seed", 3), "--seed 0", "can't change to 3")

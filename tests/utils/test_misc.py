@@ -6,7 +6,16 @@ import sys
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from utils.misc import OneLineParser, command, counted, parse_bool, write_csv, write_json, written_aside
+from utils.misc import (
+    OneLineParser,
+    Stopped,
+    command,
+    counted,
+    parse_bool,
+    write_csv,
+    write_json,
+    written_aside,
+)
 from verse_utils.errors import UserError
 
 
@@ -96,6 +105,41 @@ def test_output_that_nobody_reads_any_more_ends_a_command_without_a_traceback():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device")
+def test_a_disk_without_room_for_the_output_is_one_line():
+    code = "from utils.misc import command\n@command\ndef main():\n    print('a line')\nmain()"
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        result = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, encoding="utf-8")
+    assert result.returncode == 2
+    assert result.stderr == "error: the output can't be written (No space left on device); make room\n"
+
+
+def test_a_command_runs_without_output():
+    code = (
+        "import sys\nsys.stdout = sys.stderr = None\nfrom utils.misc import command\n"
+        "command(lambda: (print(1), sys.stderr.write('2')))()"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_signal_is_no_error_that_anything_catches(capsys, monkeypatch):
+    def main():
+        try:
+            raise Stopped(15, " after epoch 1")
+        except Exception as error:  # as around what a broken file raises
+            raise UserError("broken") from error
+
+    with pytest.raises(SystemExit) as stop:
+        command(main)()
+    assert stop.value.code == 143
+    monkeypatch.setattr(sys, "argv", ["train.py", "--restart"])
+    with pytest.raises(SystemExit):
+        command(main)()
+    plain, restarted = capsys.readouterr().err.splitlines()
+    assert plain.endswith("; the same command goes on from here")
+    assert restarted.endswith("; the same command without --restart goes on from here")
 
 
 def test_a_row_is_a_line_whatever_it_holds(tmp_path):

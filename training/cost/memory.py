@@ -119,8 +119,9 @@ def limit_memory(spec: NetworkSpec, device: torch.device, memory_gb: float | Non
         torch.cuda.set_per_process_memory_fraction(min(memory_gb * GIB / total, 1.0), device)
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+        if not of_memory:
             raise
         remedy = "lower --memory_gb" if memory_gb else "add --memory_gb with what there is"
         raise UserError(f"--model {spec}: memory on {device} was not enough; {remedy}") from None

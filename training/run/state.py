@@ -159,7 +159,7 @@ def check_run_folder(settings: TrainingSettings, data: str | None = None) -> Non
         raise UserError(f"{settings.data_paths}: holds other cases than {run.path} was trained on; {remedy}")
     if settings.test_only:
         return
-    if run.best_checkpoint.exists() and not (run.last_checkpoint.exists() or run.previous_checkpoint.exists()):
+    if run.best_checkpoint.exists() and not run.has_last_checkpoint:
         raise UserError(
             f"{run.path}: has a {run.best_checkpoint.name}, but no {run.last_checkpoint.name} to go on from; {remedy}"
         )
@@ -169,7 +169,7 @@ def _settings_of(run: RunFolder) -> dict[str, Any] | None:
     """What ``write_config`` wrote or, where that is damaged, the settings in a checkpoint; None without either."""
     try:
         config: dict[str, Any] = json.loads(run.config.read_text(encoding="utf-8"))
-        if isinstance(config["settings"], dict):
+        if isinstance(config["settings"], dict) and config["settings"]:
             return config
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -281,7 +281,7 @@ def load_last(
         try:
             progress, best = _load(path, spec, network, parts, settings, ranks)
         except UserError as error:
-            damages.append(str(error))
+            damages.append(str(error).partition("; ")[0])  # without a remedy for files that a command names
             continue
         if ranks.is_writer:
             for damage in damages:
@@ -292,7 +292,9 @@ def load_last(
             print(f"{run.path}: going on {progress}")
         return progress, best
     if damages:
-        raise UserError(f"{damages[0]}; --restart moves the run aside and begins anew")
+        from_best = f"; with --init_from {settings.model_name}, from its {run.best_checkpoint.name}"
+        remedy = "--restart moves the run aside and begins anew" + (from_best if run.best_checkpoint.exists() else "")
+        raise UserError(f"{damages[0]}; {remedy}")
     return None
 
 

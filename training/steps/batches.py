@@ -117,7 +117,7 @@ def batches_of(loader: Loader) -> Iterator[Batch]:
                 raise batch
             yield batch
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader worker (pid" not in str(error):
             raise
         reason = str(error).splitlines()[0]
         raise UserError(f"{reason}; if memory was too small, lower --workers {loader.num_workers}") from None
@@ -149,6 +149,8 @@ class _ImagesAndTargets(Dataset[Any]):
             subject = self.dataset[index]
         except UserError as error:  # torch would add the traceback of its worker process to the message
             return error
+        except MemoryError:
+            return UserError("memory was not enough for a patch; choose a smaller --input_shape, or fewer --workers")
         image, target = subject["image"], subject[self.target_key]
         return Sample(image.data, target.data, place_of(subject), image.spacing)
 

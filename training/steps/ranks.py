@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed
 
+# How long processes wait for one that preprocesses or validates. torchrun ends them all as soon as one of them fails.
+_PATIENCE = timedelta(days=7)
 # What torchrun sets, and what holds without it.
 _ENVIRONMENT = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
@@ -77,7 +80,7 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
         yield replace(ranks, device=device) if on_gpu else ranks
     finally:

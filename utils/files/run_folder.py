@@ -42,6 +42,11 @@ class RunFolder:
         self.report = path / "report.html"
         self.wandb_id = path / "wandb" / "id.txt"
 
+    @property
+    def has_last_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.last_checkpoint.exists() or self.previous_checkpoint.exists()
+
     def epoch_picture(self, epoch: int) -> Path:
         """A validation case after an epoch."""
         return self.path / "images" / f"epoch_{epoch:04d}.png"

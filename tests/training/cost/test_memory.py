@@ -149,6 +149,7 @@ def test_four_gib_hold_the_four_at_128(name, monkeypatch):
         (None, torch.OutOfMemoryError("CUDA out of memory"), "add --memory_gb"),
         (4.0, torch.OutOfMemoryError("CUDA out of memory"), "lower --memory_gb"),
         (None, RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "add --memory_gb"),
+        (None, MemoryError("Unable to allocate 7.45 TiB"), "add --memory_gb"),
     ],
 )
 def test_too_little_memory_is_said_in_a_line(memory_gb, error, words):
