@@ -24,7 +24,7 @@ ARCHITECTURES = {
 }
 
 
-def build_network(name: str, in_channels: int, out_channels: int, input_shape: Shape, /, **options: Any) -> Network:
+def build_network(name: str, in_channels: int, out_channels: int, input_shape: Shape, **options: Any) -> Network:
     """Build an architecture by name.
 
     Args:

@@ -40,7 +40,7 @@ class NetworkSpec:
         """Build the network. Raises UserError where it can't be built like this."""
         try:
             return build_network(self.name, self.in_channels, self.out_channels, self.input_shape, **self.options)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # TypeError: an option that is called as one of the other arguments
             raise UserError(f"--model {self.name}: {error}; change --input_shape or --model_args") from None
 
     def without_shape(self) -> tuple[Any, ...]:

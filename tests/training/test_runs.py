@@ -198,7 +198,7 @@ def test_users_mistakes(train, tmp_path, heatmap_h5, segmentation_h5, assert_one
         ("segmentation", ["--model", "Unknown"], None, ["--model", "Unknown"]),
         ("segmentation", ["--input_shape", 16, 18, 16], None, ["axis Y", "18", "multiple of 4"]),
         ("segmentation", ["--model_args", "depth=3"], None, ["depth"]),
-        ("segmentation", ["--model_args", "name=UNet"], None, ["no option 'name'"]),
+        ("segmentation", ["--model_args", "name=UNet"], None, ["'name'", "change --input_shape or --model_args"]),
         ("segmentation", ["--device", "tpu"], None, ["--device", "tpu"]),
         ("segmentation", ["--device", "cpu", "--compile"], None, ["--compile", "install a C++ compiler"]),
         ("segmentation", ["--init_from", "nothing"], None, ["nothing", "no such checkpoint"]),
