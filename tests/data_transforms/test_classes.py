@@ -35,7 +35,7 @@ CLASSES = [
     RandomInvertedGamma((-0.5, 0.5)),
     RandomBoneDensity(),
     FieldOfView((2, 1, 2), (8, 6, 8)),
-    RandomFieldOfView(),
+    RandomFieldOfView(least_share=0.8),
 ]
 
 
