@@ -216,7 +216,7 @@ class H5Cases:
             with h5py.File(self.path, "r") as file:
                 header = dict(file.attrs)
                 case_ids = {split: sorted(group) for split, group in file.items() if isinstance(group, h5py.Group)}
-        except (OSError, KeyError, RuntimeError) as error:
+        except DAMAGE as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.path}: not an HDF5 file ({reason}); make it with preprocessing.py") from None
         if (header.get("schema"), header.get("schema_version")) == (SCHEMA, 1):
@@ -254,10 +254,10 @@ class H5Cases:
         with self._named_damage(split, case_id):
             attributes = dict(group.attrs)
             shape = group["image"].shape
-        i, j, k = (int(n) for n in attributes["source_shape"])
-        grid = WorkingGrid((i, j, k), attributes["source_affine"], shape, attributes["scale"], attributes["offset"])
-        data_set, licence = (attributes.get(name, "") for name in ("data_set", "licence"))
-        return StoredCase(case_id, attributes["patient"], split, grid, data_set, licence)
+            i, j, k = (int(n) for n in attributes["source_shape"])
+            grid = WorkingGrid((i, j, k), attributes["source_affine"], shape, attributes["scale"], attributes["offset"])
+            data_set, licence = (attributes.get(name, "") for name in ("data_set", "licence"))
+            return StoredCase(case_id, attributes["patient"], split, grid, data_set, licence)
 
     def read(self, split: str, case_id: str, where: tuple[slice, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
         """Image (int16 HU) and label (uint8, raw) of a case, or of a part of it."""
@@ -274,10 +274,10 @@ class H5Cases:
 
     @contextmanager
     def _named_damage(self, split: str, case_id: str) -> Iterator[None]:
-        """Raise UserError where a checksum tells that what is read is not what was written."""
+        """Raise UserError where what is read is not what was written, as a checksum or its kind tells."""
         try:
             yield
-        except (OSError, KeyError, RuntimeError) as error:
+        except DAMAGE as error:
             raise UserError(
                 f"{self.path}: {split}/{case_id} can't be read, the file is damaged ({str(error).splitlines()[0]}); "
                 "remove it and run preprocessing.py again"
@@ -293,8 +293,8 @@ class H5Cases:
         """Checksum of the CT that a case was made from; of all its files together where none is known to be the CT."""
         group = self._group(split, case_id)
         with self._named_damage(split, case_id):
-            source, notes = str(group.attrs["source"]), str(group.attrs["notes"])
-        image: str | None = json.loads(source).get(json.loads(notes).get("image"))
+            source = str(group.attrs["source"])
+            image: str | None = json.loads(source).get(json.loads(group.attrs["notes"]).get("image"))
         return image or source
 
     def _group(self, split: str, case_id: str) -> Any:
@@ -303,7 +303,7 @@ class H5Cases:
         try:
             self._file = self._file or h5py.File(self.path, "r")
             return self._file[f"{split}/{case_id}"]
-        except (OSError, KeyError, RuntimeError) as error:
+        except DAMAGE as error:
             raise UserError(
                 f"{self.path}: {split}/{case_id} can't be read ({error}); run preprocessing.py again"
             ) from None

@@ -188,3 +188,20 @@ def test_without_foreground_there_is_no_index(tmp_path):
     write_case(path, StoredCase("sub-a", "sub-a", "training", GRID), IMAGE, LABEL * 0, SETTINGS, {})
     pack_cases(tmp_path / "a.h5", SEGMENTATION, SETTINGS, [("training", "sub-a")])
     assert H5Cases(tmp_path / "a.h5").foreground_vox("training", "sub-a").shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("edit", "read"),
+    [
+        (lambda case: case.move("image", "was") or case.create_group("image"), lambda store, name: store.read(*name)),
+        (lambda case: case.attrs.pop("source_shape"), lambda store, name: store.case(*name)),
+        (lambda case: case.attrs.modify("source", "{"), lambda store, name: store.scan(*name)),
+        (lambda case: case.attrs.modify("notes", "[]"), lambda store, name: store.scan(*name)),
+    ],
+    ids=["a group for voxels", "no shape", "no JSON", "other JSON"],
+)
+def test_a_case_that_was_edited_by_hand_is_named(h5_path, edit, read):
+    with h5py.File(h5_path, "r+") as file:
+        edit(file["training/sub-a"])
+    with pytest.raises(UserError, match=r"training/sub-a can't be read, the file is damaged \(.+\); remove it and run"):
+        read(H5Cases(h5_path, SEGMENTATION), ("training", "sub-a"))
