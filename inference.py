@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prediction.options import Options, parse_arguments
-from prediction.results.results_folder import ScanResults, print_table, write_results
+from prediction.results.results_folder import ScanResults, check_names_in_bids, print_table, write_results
 from utils.constants import SEGMENTATION_SPACING_MM
 from utils.misc import command, write_json
 from verse_utils.errors import UserError, one_line
@@ -75,6 +75,7 @@ class Job:
     preview: bool
     resample_series: bool
     dicom_seg: bool
+    bids: bool
     as_dataset: Path | None
     options: Options
 
@@ -91,7 +92,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
     from utils.files.training_cases import check_labels
 
     base = _base(source)
-    results = ScanResults(job.output, source.name)
+    results = ScanResults(job.output, source.name, job.bids)
     if source.error:
         return {**base, "error": source.error}
     try:
@@ -132,17 +133,18 @@ def _write_volumes(found: Segmentation, scan: Scan, models: Models, results: Sca
     from prediction.results.named_centroids import write_names
     from utils.files.dicom.segmentation import write_segmentation
 
+    scheme = models.scheme(job.options.labels)
+    names = dict(zip(scheme.mask_values[1:], scheme.class_names, strict=True))
     results.clear()
-    scan.save(found.mask, results.mask)
+    scan.save(found.mask, results.mask, names)
     if scan.tilt is not None:
-        scan.save_on_slices(found.mask, results.mask_on_slices)
+        scan.save_on_slices(found.mask, results.mask_on_slices, names)
     if found.probabilities is not None:
         scan.save(found.probabilities, results.probabilities)
     if job.options.labels == "vertebrae":
         write_names(found.vertebrae, scan.with_right_angles(found.mask)[1], results.centroids)
     if job.dicom_seg and scan.series is not None:
-        model, scheme = models.segmenter, models.scheme(job.options.labels)
-        names = dict(zip(scheme.mask_values[1:], scheme.class_names, strict=True))
+        model = models.segmenter
         write_segmentation(found.mask, scan.series, names, model.name, model.sha256, results.segmentation)
 
 
@@ -230,9 +232,10 @@ def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[
 def _save_picture(name: str, found: Segmentation, path: Path) -> None:
     from prediction.results.preview import draw_mask, save_preview
 
-    if found.working_hu is None or found.working_components is None:
+    if found.working_hu is None or found.working_mask is None:
         return
-    save_preview(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_components, name), path)
+    names = {vertebra.label: vertebra.name for vertebra in found.vertebrae}
+    save_preview(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_mask, name, names), path)
 
 
 def _job(arguments: argparse.Namespace) -> Job:
@@ -312,6 +315,8 @@ def main() -> None:
     arguments.workers = min(arguments.workers, len(sources))
     job = _job(arguments)
     _check_models(job, here=arguments.scheduler is None and job.workers == 1)
+    if job.bids:
+        check_names_in_bids([source.name for source in sources])
     require_writable(job.output, "--output", "folder")
     if job.as_dataset is not None:
         sources = with_names_of_cases(sources, job.as_dataset)

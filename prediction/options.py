@@ -89,6 +89,8 @@ def _build_parser() -> OneLineParser:
     add("--probabilities", action="store_true", help="save the probability of foreground, too")
     seg_help = "also write each mask as DICOM Segmentation, which refers to the slices of its series"
     add("--dicom_seg", action="store_true", help=seg_help)
+    bids_help = "name mask, centres and picture as VerSe does, in the manner of BIDS: <subject>_seg-vert_msk.nii.gz"
+    add("--bids", action="store_true", help=bids_help)
     add("--as_dataset", type=Path, metavar="FOLDER", help="also write each scan and its mask as a training case")
     add("--preview", action="store_true", default=True, help="draw a picture of each mask")
     add("--no_preview", action="store_true", help="draw no pictures")

@@ -80,8 +80,8 @@ class Segmentation:
         probabilities: (I, J, K) float32 in [0, 1] of foreground; None unless asked for.
         region: stored voxels that were searched; None where the localiser found no spine.
         working_hu: (X, Y, Z) int16 of that region on the network's grid, for pictures; on disk, read by slicing.
-        working_components: (X, Y, Z) int32, the mask on that grid: 0 outside, and numbers of parts of its connected
-            components; on disk, too.
+        working_mask: (X, Y, Z), the mask on that grid: 0 outside; where vertebrae were named their labels, uint8, else
+            numbers of parts of its connected components, int32; on disk, too.
         spacing_mm: of that grid.
         components: volume, centre and confidence of each connected component, from above: see ``describe_components``.
         seconds: step -> how long it took.
@@ -93,7 +93,7 @@ class Segmentation:
     probabilities: np.ndarray | None = None
     region: tuple[slice, slice, slice] | None = None
     working_hu: h5py.Dataset | None = None
-    working_components: h5py.Dataset | None = None
+    working_mask: h5py.Dataset | None = None
     spacing_mm: float = 0.0
     components: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -220,19 +220,21 @@ def _segment_straight(scan: Scan | StraightScan, models: Models, options: Option
         return found
     with clock("segment"):
         volumes = predict_volumes(models.segmenters, image, options, scratch)
+    working_mask = volumes.components
     with clock("undo"):
         values = models.segmenter.scheme.mask_values
         bring_to_scan(volumes.probabilities, image, values, found.mask, found.probabilities)
     if options.labels == "vertebrae" and spine is not None:
         with clock("name"):
-            vertebrae, warnings = name_mask(found.mask, image, volumes.components, spine, scratch)
+            working_mask = scratch.volume("names", image.grid.shape, np.uint8)
+            vertebrae, warnings = name_mask(found.mask, image, volumes.components, spine, working_mask)
             found.vertebrae.extend(vertebrae)
             found.warnings.extend(warnings)
     return replace(
         found,
         region=image.region,
         working_hu=image.hu,
-        working_components=volumes.components,
+        working_mask=working_mask,
         spacing_mm=models.segmenter.spacing_mm,
         components=volumes.described,
     )

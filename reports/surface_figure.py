@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from reports.surface import Surface, distances_mm, reduced, surface_of
 from utils.misc import written_aside
-from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
+from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES, label_colours
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -21,8 +22,8 @@ REFERENCE_TRIANGLES = 20_000
 WORST_MM = 5.0
 # Sequential and safe for colour-blind readers (ColorBrewer); correct parts are as pale as bone.
 ERROR_COLOURS = "YlOrRd"
-# Okabe and Ito 2008, without black and without the yellow that is hard to see on white; neighbours differ.
-LABEL_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
+# A surface of which nothing is to be told (Okabe and Ito 2008).
+_PLAIN = "#E69F00"
 # The camera is in front of the patient and a little to the left.
 _VIEW = np.array([-0.43, 0.9, 0.1])
 _WALL = {"backgroundcolor": "#f6f6f6", "gridcolor": "#dddddd"}
@@ -32,7 +33,7 @@ _LIGHT = {
 }
 
 
-def error_figure(prediction: np.ndarray, reference: np.ndarray | None, affine: np.ndarray, title: str) -> Figure:
+def error_figure(prediction: np.ndarray, reference: np.ndarray, affine: np.ndarray, title: str) -> Figure:
     """A 3D figure: the prediction's surface, coloured by its distance to the reference, which is transparent grey.
 
     A click in the legend switches a surface off and on. Distances are absolute, in mm; the colour scale ends at
@@ -41,16 +42,28 @@ def error_figure(prediction: np.ndarray, reference: np.ndarray | None, affine: n
 
     Args:
         prediction: (I, J, K) mask, 0 outside; where it is empty, the reference is shown alone.
-        reference: mask on the same grid, or None: each label of the prediction gets its own colour.
+        reference: mask on the same grid.
         affine: (4, 4), voxel indices to RAS mm.
         title: of the figure.
     """
+    return _figure(_error_traces(surface_of(prediction > 0, affine), surface_of(reference > 0, affine)), title)
+
+
+def label_figure(mask: np.ndarray, affine: np.ndarray, title: str, names: Mapping[int, str] | None = None) -> Figure:
+    """A 3D figure of one mask: each label in its own colour, which the legend names.
+
+    Args:
+        mask: (I, J, K), 0 outside.
+        affine: (4, 4), voxel indices to RAS mm.
+        title: of the figure.
+        names: of the labels; VerSe's where none are given.
+    """
+    return _figure(_label_traces(mask, affine, names or VERTEBRA_NAMES), title)
+
+
+def _figure(traces: list[Any], title: str) -> Figure:
     from plotly.graph_objects import Figure
 
-    if reference is None:
-        traces = _label_traces(prediction, affine)
-    else:
-        traces = _error_traces(surface_of(prediction > 0, affine), surface_of(reference > 0, affine))
     figure = Figure(traces)
     figure.update_layout(
         title={"text": title, "font": {"size": 15}},
@@ -82,7 +95,7 @@ def _error_traces(prediction: Surface, reference: Surface) -> list[Any]:
                 "hovertemplate": "%{intensity:.1f} mm from the reference<extra></extra>",
             }
         else:
-            colours = {"color": LABEL_COLOURS[0], "hoverinfo": "skip"}
+            colours = {"color": _PLAIN, "hoverinfo": "skip"}
         traces.append(_trace(simple, "prediction", **colours))
     if len(reference.points_mm):
         simple, _ = reduced(reference, REFERENCE_TRIANGLES)
@@ -90,14 +103,15 @@ def _error_traces(prediction: Surface, reference: Surface) -> list[Any]:
     return traces
 
 
-def _label_traces(mask: np.ndarray, affine: np.ndarray) -> list[Any]:
-    labels = [label for label in np.unique(mask) if label]
-    labels.sort(key=lambda label: ANATOMICAL_ORDER.index(label) if label in ANATOMICAL_ORDER else int(label))
+def _label_traces(mask: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> list[Any]:
+    labels = [int(label) for label in np.unique(mask) if label]
+    labels.sort(key=lambda label: ANATOMICAL_ORDER.index(label) if label in ANATOMICAL_ORDER else label)
+    colours = label_colours(ANATOMICAL_ORDER if set(labels) <= set(ANATOMICAL_ORDER) else labels)
     traces = []
-    for position, label in enumerate(labels):
+    for label in labels:
         surface, _ = reduced(surface_of(mask == label, affine), PREDICTION_TRIANGLES // len(labels))
-        name = VERTEBRA_NAMES.get(int(label), f"label {label}") if len(labels) > 1 else "mask"
-        colour = LABEL_COLOURS[position % len(LABEL_COLOURS)]
+        name = names.get(label, f"label {label}") if len(labels) > 1 else "mask"
+        colour = _PLAIN if len(labels) == 1 else "#{:02x}{:02x}{:02x}".format(*colours[label])
         traces.append(_trace(surface, name, color=colour, hovertemplate=f"{name}<extra></extra>"))
     return traces
 

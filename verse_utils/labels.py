@@ -5,6 +5,8 @@ Source of the numbers: Sekuboyina et al. 2021 (10.1016/j.media.2021.102166), sec
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +26,15 @@ VERTEBRA_NAMES: dict[int, str] = {
 
 # From head to foot; T13 lies between T12 and L1.
 ANATOMICAL_ORDER: tuple[int, ...] = (*range(1, 20), T13, *range(20, 26))
+
+
+def label_colours(labels: Iterable[int] = ANATOMICAL_ORDER) -> dict[int, tuple[int, int, int]]:
+    """Label -> red, green and blue, 0 to 255: neighbours differ clearly, as each is a golden angle farther."""
+    colours = {}
+    for number, label in enumerate(labels):
+        red, green, blue = colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.65, 0.95)
+        colours[label] = round(255 * red), round(255 * green), round(255 * blue)
+    return colours
 
 
 @dataclass(frozen=True)

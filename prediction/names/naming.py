@@ -21,7 +21,6 @@ from prediction.localisation import Spine
 from prediction.names.column import Vertebra, fill_in, missed_levels
 from prediction.working_image import WorkingImage
 from utils.constants import SLAB_SLICES
-from utils.files.scratch import Scratch
 from utils.geometry.body_centres import body_centres
 from utils.geometry.boxes import Box, mask_box
 from utils.geometry.working_grid import WorkingGrid
@@ -72,7 +71,7 @@ class NamedVertebra:
 
 
 def name_mask(
-    mask: np.ndarray, image: WorkingImage, components: h5py.Dataset, spine: Spine, scratch: Scratch
+    mask: np.ndarray, image: WorkingImage, components: h5py.Dataset, spine: Spine, labels: h5py.Dataset
 ) -> tuple[list[NamedVertebra], list[str]]:
     """Replace a mask's foreground by VerSe's labels, in place.
 
@@ -81,12 +80,12 @@ def name_mask(
         image: that the network was given, on its own grid.
         components: (X, Y, Z) on that grid, 0 is background; on disk.
         spine: with the names.
-        scratch: holds what grows with the scan.
+        labels: (X, Y, Z) uint8 on that grid, 0 so far; gets the labels of the components' voxels; on disk.
 
     Returns:
         The vertebrae from head to foot, and warnings: what has no name, no mask, and which levels are missing.
     """
-    grid, labels = image.grid, scratch.volume("names", image.grid.shape, np.uint8)
+    grid = image.grid
     vertebrae = fill_in(spine.vertebrae, spine.steps)
     to_grid = np.linalg.inv(grid.affine)
     centres_vox = {one.label: nib.affines.apply_affine(to_grid, one.centre_mm) for one in vertebrae}
@@ -107,6 +106,9 @@ def name_mask(
             found.append(
                 NamedVertebra(vertebra.label, vertebra.name, round(volume_ml, 2), *measured, is_cut, confidence)
             )
+    for first in range(0, labels.shape[2], SLAB_SLICES):
+        planes = slice(first, first + SLAB_SLICES)
+        labels[..., planes] *= components[..., planes] > 0
     return found, _warnings(found, without_name * voxel_ml)
 
 

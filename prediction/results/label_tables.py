@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import colorsys
 from pathlib import Path
 
 from utils.misc import written_aside
-from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
-
-
-def label_colours() -> dict[int, tuple[int, int, int]]:
-    """Label -> red, green and blue, 0 to 255: neighbours differ clearly, as each is a golden angle farther."""
-    colours = {}
-    for number, label in enumerate(ANATOMICAL_ORDER):
-        red, green, blue = colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.65, 0.95)
-        colours[label] = round(255 * red), round(255 * green), round(255 * blue)
-    return colours
+from verse_utils.labels import VERTEBRA_NAMES, label_colours
 
 
 def write_label_tables(folder: Path) -> None:

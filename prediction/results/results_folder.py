@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,17 @@ from prediction.results.label_tables import write_label_tables
 from utils.misc import write_csv
 from verse_utils.errors import UserError, one_line
 from verse_utils.files.lock import locked
+from verse_utils.names import CENTROIDS, CT, MASK
 
 
 class ScanResults:
     """The files of one scan's results; the paths say where a file belongs, not that it is there.
+
+    Args:
+        folder: of all results.
+        name: of the scan, without its ending.
+        bids: mask, centroids and picture are called as VerSe's are, in the manner of BIDS: sub-verse008_ct gives
+            sub-verse008_seg-vert_msk.nii.gz.
 
     Attributes:
         mask: of the vertebrae, on the scan's grid.
@@ -28,7 +36,7 @@ class ScanResults:
         summary: what was found and how, as JSON.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, bids: bool = False) -> None:
         self.mask = folder / f"{name}_vertebrae.nii.gz"
         self.mask_on_slices = folder / f"{name}_vertebrae_slices.nii.gz"
         self.probabilities = folder / f"{name}_probabilities.nii.gz"
@@ -36,6 +44,12 @@ class ScanResults:
         self.segmentation = folder / f"{name}_vertebrae_seg.dcm"
         self.picture = folder / f"{name}.png"
         self.summary = folder / f"{name}_summary.json"
+        ends = (f"{MASK}.nii.gz", f"{CENTROIDS[0]}.json", "seg-vert_snp.png")
+        as_in_bids = [folder / f"{_entities(name)}_{end}" for end in ends]
+        self._otherwise_named = as_in_bids
+        if bids:
+            self._otherwise_named = [self.mask, self.centroids, self.picture]
+            self.mask, self.centroids, self.picture = as_in_bids
 
     def clear(self) -> None:
         """Remove all files of results but the mask, which the next one replaces, and the summary last.
@@ -45,7 +59,7 @@ class ScanResults:
         """
         if self.summary.exists():
             others = (self.mask_on_slices, self.probabilities, self.centroids, self.segmentation, self.picture)
-            for path in (*others, self.summary):
+            for path in (*others, *self._otherwise_named, self.summary):
                 path.unlink(missing_ok=True)
 
     def read_summary(self, scan: str, wanted: Sequence[Path] = ()) -> dict[str, Any] | None:
@@ -69,6 +83,20 @@ class ScanResults:
             remedy = "choose another --output, or give --overwrite"
             raise UserError(f"{scan}: {self.summary} is the result of another scan, {of_scan}; {remedy}")
         return summary if all(path.exists() for path in wanted) else None
+
+
+def _entities(name: str) -> str:
+    """What BIDS tells of a scan before the kind of its file: sub-verse008 of sub-verse008_ct."""
+    return re.sub(rf"_{CT}\Z", "", name, flags=re.IGNORECASE)
+
+
+def check_names_in_bids(names: Sequence[str]) -> None:
+    """Raise UserError where the results of two scans would have the same names in BIDS."""
+    taken: dict[str, str] = {}
+    for name in names:
+        other = taken.setdefault(_entities(name), name)
+        if other != name:
+            raise UserError(f"--bids: results of {other} and {name} would have the same names; leave out one of them")
 
 
 def write_results(rows: Sequence[dict[str, Any]], path: Path) -> None:

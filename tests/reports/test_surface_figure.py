@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from reports.surface_figure import PREDICTION_TRIANGLES, REFERENCE_TRIANGLES, error_figure, write_page
+from reports.surface_figure import PREDICTION_TRIANGLES, REFERENCE_TRIANGLES, error_figure, label_figure, write_page
+from verse_utils.labels import label_colours
 
 
 def test_a_figure_names_the_errors_in_mm_and_stays_small():
@@ -29,10 +30,15 @@ def test_each_label_of_a_mask_alone_has_its_name_and_colour():
     mask = np.zeros((20, 20, 40), np.uint8)
     for label, low in ((20, 2), (28, 12), (19, 22)):
         mask[5:15, 5:15, low : low + 8] = label
-    figure = error_figure(mask, None, np.eye(4), "case")
+    figure = label_figure(mask, np.eye(4), "case")
     assert [trace.name for trace in figure.data[:-1]] == ["T12", "T13", "L1"]
-    assert len({trace.color for trace in figure.data[:-1]}) == 3
-    assert [trace.name for trace in error_figure(mask == 20, None, np.eye(4), "case").data[:-1]] == ["mask"]
+    colours = label_colours()
+    assert [trace.color for trace in figure.data[:-1]] == [
+        "#{:02x}{:02x}{:02x}".format(*colours[label]) for label in (19, 28, 20)
+    ]
+    named = label_figure(mask, np.eye(4), "case", {20: "lumbar", 19: "thoracic"})
+    assert [trace.name for trace in named.data[:-1]] == ["thoracic", "label 28", "lumbar"]
+    assert [trace.name for trace in label_figure(mask == 20, np.eye(4), "case").data[:-1]] == ["mask"]
 
 
 def test_empty_masks_give_a_figure_too():
@@ -42,7 +48,7 @@ def test_empty_masks_give_a_figure_too():
     invented = error_figure(mask, empty, np.eye(4), "invented").data[0]
     assert invented.name == "prediction" and invented.intensity is None
     assert "no vertebra" in error_figure(empty, empty, np.eye(4), "nothing").layout.annotations[0].text
-    assert "no vertebra" in error_figure(empty, None, np.eye(4), "nothing").layout.annotations[0].text
+    assert "no vertebra" in label_figure(empty, np.eye(4), "nothing").layout.annotations[0].text
 
 
 def test_a_page_shows_the_surface_without_a_network_or_an_error(tmp_path, open_page):

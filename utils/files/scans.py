@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from utils.constants import SLAB_SLICES
 from utils.files.dicom.pixels import PADDING_HU
 from utils.files.dicom.series import DicomSeries, open_series, series_slabs
 from utils.files.find_scans import WHAT_TO_GIVE, ScanSource
+from utils.files.images.label_table import label_table
 from utils.files.images.packed import UnpackedImage
 from utils.files.images.raw import RawImage
 from utils.files.images.raw_headers import image_of_pair, is_raw_image, open_raw_image
@@ -101,7 +102,7 @@ class Scan:
             if told and (line := f"{self.path}: {told}") not in self.warnings:  # a scan may be read twice
                 self.warnings.append(line)
 
-    def save(self, array_IJK: np.ndarray, path: Path) -> None:
+    def save(self, array_IJK: np.ndarray, path: Path, names: Mapping[int, str] | None = None) -> None:
         """Write an array as NIfTI on exactly this scan's grid, whole or not at all.
 
         Of a tilted DICOM series, that is the grid of ``tilt``: few readers take a sheared one, and they disagree on it.
@@ -109,6 +110,7 @@ class Scan:
         Args:
             array_IJK: uint8 (a mask) or float32 (probabilities) of the scan's shape; its dtype is kept.
             path: ends in .nii.gz; its folder is made where it is absent.
+            names: of a mask's labels, for viewers that show them (``label_table``).
 
         Raises:
             UserError: the file can't be written.
@@ -119,7 +121,7 @@ class Scan:
             raise ValueError(f"{array_IJK.dtype} of shape {array_IJK.shape} can't be saved as {path.name}")
         array, affine = self.with_right_angles(array_IJK)
         grid = self._grid if self.tilt is None else _grid_header(self.tilt.shape, affine)
-        _write(_on_grid(array, grid), path)
+        _write(_on_grid(array, grid, names), path)
 
     def save_hu(self, path: Path) -> None:
         """Write the scan itself as NIfTI of int16 HU, slab by slab, on the grid on which ``save`` writes.
@@ -147,12 +149,12 @@ class Scan:
             return array_IJK, self.affine
         return self.tilt.forward(array_IJK, 0, 0), self.tilt.affine
 
-    def save_on_slices(self, array_IJK: np.ndarray, path: Path) -> None:
+    def save_on_slices(self, array_IJK: np.ndarray, path: Path, names: Mapping[int, str] | None = None) -> None:
         """Write an array on the slices of a tilted gantry themselves; arguments and errors as of ``save``.
 
         No qform can hold such a grid, so that there is a sform alone. SimpleITK refuses to read it.
         """
-        _write(_on_grid(array_IJK, self._grid), path)
+        _write(_on_grid(array_IJK, self._grid, names), path)
 
 
 class _Analyze(NamedTuple):
@@ -162,9 +164,11 @@ class _Analyze(NamedTuple):
     affine: np.ndarray
 
 
-def _on_grid(array_IJK: np.ndarray, grid: nib.Nifti1Header) -> Any:
+def _on_grid(array_IJK: np.ndarray, grid: nib.Nifti1Header, names: Mapping[int, str] | None = None) -> Any:
     header = grid.copy()
     header.set_data_dtype(array_IJK.dtype)
+    # Those of a scan tell of the scan, at times the patient's name.
+    header.extensions[:] = [] if names is None else [label_table(names)]
     image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     return image_class(array_IJK, None, header)  # None: the header's qform and sform stay as they are
 

@@ -10,7 +10,6 @@ from metrics.vertebra_metrics import dice_of_vertebrae
 from prediction.localisation import Spine
 from prediction.names.column import Steps, Vertebra, fill_in
 from prediction.names.naming import divide, name_mask
-from utils.files.scratch import Scratch
 from utils.geometry.working_grid import WorkingGrid
 from verse_utils.labels import L6, T13
 from verse_utils.phantom.dataset import make_phantom
@@ -72,7 +71,9 @@ def named(phantom, vertebrae):
     components = (grid.forward(phantom.label, 0, nearest=True) > 0).astype(np.int32)
     image = SimpleNamespace(region=(slice(None),) * 3, grid=grid, hu=grid.forward(phantom.image_hu, -1000))
     mask = (phantom.label > 0).astype(np.uint8)
-    found, warnings = name_mask(mask, image, components, Spine(grid, mask > 0, vertebrae, STEPS), Scratch())
+    labels = np.zeros(grid.shape, np.uint8)
+    found, warnings = name_mask(mask, image, components, Spine(grid, mask > 0, vertebrae, STEPS), labels)
+    assert set(np.unique(labels[components == 0])) <= {0}
     return mask, found, warnings
 
 

@@ -7,11 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from prediction.results.label_tables import label_colours, write_label_tables
+from prediction.results.label_tables import write_label_tables
 from prediction.results.named_centroids import write_names
 from prediction.results.results_folder import write_results
 from verse_utils.centroids import read_centroids
-from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
+from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES, label_colours
 
 CENTRES_MM = {19: (12.0, -30.0, 400.0), 28: (11.0, -32.0, 372.0), 20: (10.0, -31.0, 340.0)}
 

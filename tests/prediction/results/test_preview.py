@@ -6,6 +6,7 @@ from PIL import Image, ImageColor
 
 from prediction.results.preview import draw_mask, save_preview
 from utils.visualize import PREDICTION_COLOUR
+from verse_utils.labels import label_colours
 
 
 def columns_and_rows(picture):
@@ -50,3 +51,19 @@ def test_an_empty_mask_and_any_name_are_drawn(tmp_path):
     save_preview(picture, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as read:
         assert read.size == picture.size
+
+
+def test_named_vertebrae_have_the_colours_of_the_label_tables_and_their_names_within():
+    mask = np.zeros((40, 50, 60), np.uint8)
+    mask[10:30, 10:30, 8:22], mask[10:30, 10:30, 30:44] = 21, 20
+    picture = draw_mask(np.zeros(mask.shape, np.int16), (2, 2, 2), mask, "a name", {20: "L1", 21: "L2"})
+    pixels = np.asarray(picture)
+    top, bottom = {}, {}
+    for label in (20, 21):
+        rows, _ = np.nonzero((pixels == label_colours()[label]).all(axis=2))
+        top[label], bottom[label] = rows.min(), rows.max()
+        assert np.isin(range(rows.min(), rows.max()), rows).mean() > 0.5  # the outline's sides
+    assert top[20] < bottom[20] < bottom[21] and not len(columns_and_rows(picture)[0])
+    plain = np.asarray(draw_mask(np.zeros(mask.shape, np.int16), (2, 2, 2), mask, "a name", {20: " ", 21: " "}))
+    rows, _ = np.nonzero((pixels != plain).any(axis=2))
+    assert top[20] < rows.min() and rows.max() < bottom[21]  # what differs are the names alone

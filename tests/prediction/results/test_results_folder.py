@@ -7,8 +7,10 @@ from unittest.mock import patch
 import pytest
 
 from prediction.results import results_folder
-from prediction.results.results_folder import write_results
+from prediction.results.results_folder import ScanResults, check_names_in_bids, write_results
 from utils.misc import write_csv
+from verse_utils.errors import UserError
+from verse_utils.names import parse_file_name
 
 
 def row(name, **facts):
@@ -18,6 +20,20 @@ def row(name, **facts):
 def lines_of(path):
     with path.open(encoding="utf-8", newline="") as file:
         return {line["name"]: line for line in csv.DictReader(file)}
+
+
+def test_results_are_called_as_verse_does_and_never_both_ways(tmp_path):
+    results = ScanResults(tmp_path, "sub-verse008_ct", bids=True)
+    assert parse_file_name(results.mask.name).kind == "seg-vert_msk"
+    assert parse_file_name(results.centroids.name).kind == "seg-subreg_ctd"
+    assert results.picture.name == "sub-verse008_seg-vert_snp.png"
+    before = ScanResults(tmp_path, "sub-verse008_ct")
+    for path in (before.mask, before.picture, before.summary, results.mask):
+        path.touch()
+    results.clear()
+    assert list(tmp_path.iterdir()) == [results.mask]
+    with pytest.raises(UserError, match=r"of a_ct and a would have the same names"):
+        check_names_in_bids(["b_ct", "a_ct", "a"])
 
 
 def test_lines_of_other_commands_are_kept(tmp_path):
