@@ -140,12 +140,12 @@ def _judge(
         found: what their voxels tell, in any order.
         strict: raise UserError if a case is left out, not only if all are.
     """
-    from verse_utils.check.cases import remark_duplicates
+    from verse_utils.check.cases import find_duplicates
     from verse_utils.check.findings import lines_of
 
     by_name = {(report.split, report.case_id): report for report in found}
     reports = [header.joined(by_name[header.split, header.case_id]) for header in selection.reports]
-    remark_duplicates(reports)
+    find_duplicates(reports)
     left_out = lines_of([*selection.left_out, *reports], faults=True)
     usable = [(report.split, report.case_id) for report in reports if not report.faults]
     if left_out and (strict or not usable):

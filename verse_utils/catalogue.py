@@ -47,8 +47,8 @@ def list_cases(roots: Sequence[Path], edition: Edition, chosen: Chosen | None = 
         Cases of unique ids. Where data sets share an id, the later root's name goes before it.
 
     Raises:
-        UserError: no such folder, no case in it, two layouts in one root, files that don't pair; or both editions are
-            wanted, and a folder doesn't tell its own.
+        UserError: no such folder, no case in it, two layouts in one root, files that don't pair, a scan in two splits;
+            or both editions are wanted, and a folder doesn't tell its own.
 
     Warns:
         UserWarning: splits were drawn; scans that two roots share; and what ``find_cases`` warns of.
@@ -57,9 +57,11 @@ def list_cases(roots: Sequence[Path], edition: Edition, chosen: Chosen | None = 
     cases: list[Case] = []
     members: list[Member] = []
     for root in map(Path, roots):
-        for place, more in _data_sets(root, edition, chosen, seed):
-            joined = join(members, _members(more, place), name_of(place), str(place))
-            for case, member in zip(more, joined, strict=True):
+        for place, more in _data_sets(root, edition, chosen):
+            with_splits = _with_splits(more, place, seed)
+            told = [case.split != NO_SPLIT for case in more]
+            joined = join(members, _members(with_splits, told, place), name_of(place), str(place))
+            for case, member in zip(with_splits, joined, strict=True):
                 if member is not None:
                     members.append(member)
                     cases.append(replace(case, case_id=member.case_id, patient=member.patient, split=member.split))
@@ -68,8 +70,8 @@ def list_cases(roots: Sequence[Path], edition: Edition, chosen: Chosen | None = 
     return sorted(cases, key=lambda case: (SPLITS.index(case.split), case.case_id))
 
 
-def _data_sets(root: Path, edition: Edition, chosen: Chosen, seed: int) -> Iterator[tuple[Path, list[Case]]]:
-    """The data sets of one root: where each lies, and its cases, each with a split."""
+def _data_sets(root: Path, edition: Edition, chosen: Chosen) -> Iterator[tuple[Path, list[Case]]]:
+    """The data sets of one root: where each lies, and its cases, ``NO_SPLIT`` where it tells none."""
     found, verse_path = _find_layouts(root)
     if not found:
         for cases in _of_each_edition(root, as_editions(edition), chosen):
@@ -85,7 +87,7 @@ def _data_sets(root: Path, edition: Edition, chosen: Chosen, seed: int) -> Itera
         cases = layout.read(place, chosen)
         if not cases and chosen.is_everything and not chosen.problems:
             raise UserError(f"{place}: no case of {layout.title} ({layout.example}) is left in it")
-        yield place, _with_splits(cases, place, seed)
+        yield place, cases
 
 
 def _of_each_edition(root: Path, editions: Sequence[int], chosen: Chosen) -> list[list[Case]]:
@@ -125,12 +127,12 @@ def _with_splits(cases: list[Case], place: Path, seed: int) -> list[Case]:
         counts = Counter(drawn.values())
         shown = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
         of = f"{len(untold)} of its patients" if told else "its patients"
-        warnings.warn(f"{place}: tells no split of {of}; drawn with seed {seed}: {shown}", stacklevel=4)
+        warnings.warn(f"{place}: tells no split of {of}; drawn with seed {seed}: {shown}", stacklevel=3)
         told |= drawn
     return [case if case.split != NO_SPLIT else replace(case, split=told[case.patient]) for case in cases]
 
 
-def _members(cases: Iterable[Case], place: Path) -> list[Member]:
+def _members(cases: Iterable[Case], told: Iterable[bool], place: Path) -> list[Member]:
     """What the rule of ``join`` needs to know; files are one scan's if they are one file."""
     return [
         Member(
@@ -140,8 +142,11 @@ def _members(cases: Iterable[Case], place: Path) -> list[Member]:
             scan=_file_identity(case.image_path),
             person=(DATA_SET if is_verse(case.data_set) else place, case.patient),
             is_verse=is_verse(case.data_set),
+            data_set=case.data_set,
+            place=str(case.image_path),
+            is_told=is_told,
         )
-        for case in cases
+        for case, is_told in zip(cases, told, strict=True)
     ]
 
 

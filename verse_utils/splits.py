@@ -97,6 +97,9 @@ class Member:
         scan: equal for copies of one CT.
         person: equal for one person; ``patient`` may not be, beside other data sets.
         is_verse: whether the id is VerSe's, so that it tells copies of a scan, too.
+        data_set: that the case is of, such as "VerSe19".
+        place: of its CT, for messages.
+        is_told: whether the data set tells the split; else it was drawn.
     """
 
     case_id: str
@@ -105,13 +108,22 @@ class Member:
     scan: Hashable
     person: Hashable
     is_verse: bool
+    data_set: str
+    place: str
+    is_told: bool = True
+
+    def contradicts(self, copy: Member) -> bool:
+        """Whether another split is told of a copy. VerSe20 has scans of VerSe19 in other splits; those aren't meant."""
+        are_editions = self.is_verse and copy.is_verse and self.data_set != copy.data_set
+        return self.split != copy.split and self.is_told and not are_editions
 
 
 def join(before: Sequence[Member], more: Sequence[Member], name: str, place: str) -> list[Member | None]:
     """Join another data set to those before it, which decide.
 
-    A scan that is there already is left out. Other scans of a person who is there get that patient's name and split. An
-    id or a patient's name that stands for another there gets ``name`` before it.
+    A scan that is there already is left out; one that is to be in another split is an error, as the figures of one of
+    the two data sets would be wrong. Other scans of a person who is there get that patient's name and split. An id or a
+    patient's name that stands for another there gets ``name`` before it.
 
     Args:
         before: the cases that are there.
@@ -123,23 +135,28 @@ def join(before: Sequence[Member], more: Sequence[Member], name: str, place: str
         The cases of ``more`` as they are from now on; None for those that are left out.
 
     Raises:
-        UserError: an id is taken, even with ``name`` before it.
+        UserError: a scan is in two splits; or an id is taken, even with ``name`` before it.
 
     Warns:
         UserWarning: scans were left out, or a patient is in two splits.
     """
-    ids, scans = {case.case_id for case in before}, {case.scan for case in before}
-    verse_ids = [case.case_id for case in before if case.is_verse]
+    ids, scans = {case.case_id for case in before}, {case.scan: case for case in before}
+    of_verse = [case for case in before if case.is_verse]
+    seen: dict[Hashable, Member] = {}  # in this data set, where one CT may have several masks
     known = {case.person: case for case in before}
     person_of = {case.patient: case.person for case in before}
     taken = set(ids)
     joined: list[Member | None] = []
     for case in more:
-        if case.scan in scans or (case.is_verse and any(is_same_scan(case.case_id, other) for other in verse_ids)):
+        copy = scans.get(case.scan) or (_copy_in_verse(case, of_verse) if case.is_verse else None)
+        if other := copy or seen.get(case.scan):
+            _check_split(case, other)
+        if copy:
             joined.append(None)
             continue
+        seen[case.scan] = case
         if case.is_verse:
-            verse_ids.append(case.case_id)  # a folder may hold a scan in two layouts
+            of_verse.append(case)  # a folder may hold a scan in two layouts
         if case.person in known:
             case = replace(case, patient=known[case.person].patient, split=known[case.person].split)
         elif case.patient in person_of:
@@ -152,6 +169,18 @@ def join(before: Sequence[Member], more: Sequence[Member], name: str, place: str
         joined.append(case)
     _warn(before, joined, place)
     return joined
+
+
+def _copy_in_verse(case: Member, of_verse: Iterable[Member]) -> Member | None:
+    return next((other for other in of_verse if is_same_scan(case.case_id, other.case_id)), None)
+
+
+def _check_split(case: Member, copy: Member) -> None:
+    if case.contradicts(copy):
+        raise UserError(
+            f"{case.place}: is in {case.split}, and {copy.place}, the same scan, in {copy.split}; "
+            "give both one split, or leave one of them out"
+        )
 
 
 def _warn(before: Sequence[Member], joined: Sequence[Member | None], place: str) -> None:

@@ -34,7 +34,7 @@ class H5DataSet:
         name: the paths, for messages.
 
     Raises:
-        UserError: as of ``H5Cases``; or the files were not made with the same settings.
+        UserError: as of ``H5Cases``; or the files were not made with the same settings, or have a scan in two splits.
 
     Warns:
         UserWarning: scans that two files hold.
@@ -114,6 +114,8 @@ def _member(file: H5Cases, name: Name) -> Member:
         scan=file.scan(*name),
         person=(DATA_SET if verse else case.data_set, case.patient),
         is_verse=verse,
+        data_set=case.data_set,
+        place=f"{file.path}: {case.split}/{case.case_id}",
     )
 
 

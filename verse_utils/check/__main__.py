@@ -63,13 +63,13 @@ def parse_arguments() -> argparse.Namespace:
 def run() -> int:
     """Check all cases and print what was found; returns the exit code."""
     arguments = parse_arguments()
-    from verse_utils.check.cases import check_all, remark_duplicates  # nibabel would slow down --help
+    from verse_utils.check.cases import check_all, find_duplicates  # nibabel would slow down --help
     from verse_utils.check.selection import find_all
 
     cases, reports = find_all(arguments.root, arguments.include, arguments.exclude)
     workers = arguments.workers or os.cpu_count() or 1
     reports += tqdm(check_all(cases, workers), total=len(cases), desc="check", unit="case", disable=None)
-    remark_duplicates(reports)
+    find_duplicates(reports)
     reports.sort(key=lambda report: ((*SPLITS, "").index(report.split), report.case_id))
     print_table(reports)
     if arguments.json:

@@ -14,6 +14,7 @@ from verse_utils.check.headers import check_headers
 from verse_utils.check.voxels import SLAB_SLICES, VoxelChecks
 from verse_utils.errors import UserError
 from verse_utils.images import hu_slabs, label_slabs
+from verse_utils.names import SPLITS, is_same_scan
 
 
 def check_case(case: Case) -> CaseReport:
@@ -44,14 +45,22 @@ def check_all(cases: Sequence[Case], workers: int) -> Iterator[CaseReport]:
             raise UserError(f"a worker was killed (out of memory?); lower --workers, now {workers}") from None
 
 
-def remark_duplicates(reports: Iterable[CaseReport]) -> None:
-    """Remark cases whose scans hold the same voxels; in two splits, these make scores too good."""
+def find_duplicates(reports: Iterable[CaseReport]) -> None:
+    """Find cases whose scans hold the same voxels: a fault where they are in two splits, as scores would be too good.
+
+    What can't be used then are the copies in training, and in validation where the test split has one. Scans that the
+    editions of VerSe share are no fault: ``list_cases`` takes one of each.
+    """
     same: dict[str, list[CaseReport]] = defaultdict(list)
     for report in reports:
         if report.voxel_digest is not None:
             same[report.voxel_digest].append(report)
     for twins in same.values():
         for report in twins:
-            others = ", ".join(f"{twin.case_id} ({twin.split})" for twin in twins if twin is not report)
-            if others:
-                report.remark("duplicates", f"the same scan as {others}; leave all but one out with --exclude")
+            others = [twin for twin in twins if twin is not report]
+            names, own = ", ".join(twin.name for twin in others), SPLITS.index(report.split)
+            later = [twin for twin in others if SPLITS.index(twin.split) > own]
+            if any(not is_same_scan(report.case_id, twin.case_id) for twin in later):
+                report.fault("duplicates", f"the same scan as {names}; give both one split, or leave one out")
+            elif others:
+                report.remark("duplicates", f"the same scan as {names}; leave all but one out with --exclude")

@@ -18,7 +18,7 @@ from verse_utils.download.archives import require_scan, require_size, safe_path
 from verse_utils.download.checksums import Checksums
 from verse_utils.download.osf_listing import ListedFile, OsfListing
 from verse_utils.download.progress import Progress, say
-from verse_utils.download.transfer import Attempts, Client, blocks
+from verse_utils.download.transfer import Attempts, Client, blocks, bounded
 from verse_utils.errors import BadArchiveError, InterruptedTransferError, SourceError, UserError
 from verse_utils.files.disk import require_free
 
@@ -75,7 +75,7 @@ class OsfSource:
             try:
                 with client.answer(self.zip_address) as response, Progress(f"{name}.zip") as progress:
                     try:
-                        _unpack_stream(_counted(blocks(response), progress), folder)
+                        _unpack_stream(_counted(bounded(blocks(response), folder), progress), folder)
                     except (InterruptedTransferError, UnzipError) as error:
                         return f"its zip was cut or is bad ({str(error) or type(error).__name__})"
                     require_scan(map(Path, _whole_files(folder)))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTimeError  # another class than Python's before 3.11
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ import requests
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, InvalidHeader, MaxRetryError, NewConnectionError
 from urllib3.util import Retry
 
+from verse_utils.download.archives import MOST_BYTES
 from verse_utils.download.progress import Progress, say
 from verse_utils.errors import InterruptedTransferError, SourceError
 from verse_utils.files.disk import in_units, require_free
@@ -25,11 +29,15 @@ from verse_utils.files.disk import in_units, require_free
 _RETRIES = Retry(total=5, backoff_factor=1.0, status_forcelist=(408, 425, 429, 500, 502, 503, 504))
 _RENEWED_BY_BYTES = 2**20  # an attempt that brought as much was worth it, and failures are counted anew
 _TIMEOUTS_S = (20.0, 120.0)  # to connect, and between two blocks; OSF takes its time for the first
+_ANSWER_S = 300.0  # for all that comes before the first block, redirects too
 _BLOCK_BYTES = 2**16
 # A connection that brings less in so long is as good as none, though a byte comes now and then.
 _LEAST_BYTES, _WINDOW_S = 2**16, 300.0
 _MOST_JSON_BYTES = 2**26
 _LONGEST_NUMBER = 18  # digits of a length
+_WEB_PAGE = re.compile(r"\s*(text/html|application/xhtml)", re.IGNORECASE)
+# Of what has no known length, room is looked for each time that so many bytes came; so many stay free for others.
+_STRIDE_BYTES, _RESERVE_BYTES = 2**26, 10**9
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class Client:
         response = self._request(address, {**(headers or {}), **self._authorisation(address)})
         with response:
             if response.status_code in fine:
-                if response.headers.get("Content-Type", "").startswith("text/html"):
+                if _WEB_PAGE.match(response.headers.get("Content-Type", "")):
                     raise SourceError("a web page came in place of the data")
                 yield response
                 return
@@ -121,7 +129,9 @@ class Client:
 
     def _request(self, address: str, headers: Mapping[str, str]) -> requests.Response:
         try:
-            return self._session.get(address, headers=headers, stream=True, timeout=_TIMEOUTS_S)
+            return self._get_in_time(address, headers)
+        except NotInTimeError:
+            raise InterruptedTransferError(f"no whole answer in {in_minutes(_ANSWER_S)}") from None
         except requests.exceptions.SSLError as error:
             raise SourceError(f"no trusted connection ({_root_cause(error)})") from None
         except requests.Timeout as error:
@@ -131,6 +141,24 @@ class Client:
             raise InterruptedTransferError(reason, unreachable=_is_unreachable(error)) from None
         except (requests.RequestException, HTTPError, ValueError) as error:  # a wrong address, or a redirect to one
             raise SourceError(_root_cause(error)) from None
+
+    def _get_in_time(self, address: str, headers: Mapping[str, str]) -> requests.Response:
+        """Get an address, in a thread that is left behind where headers come, but too slowly for any of the timeouts.
+
+        Raises:
+            NotInTimeError: there is no whole answer in time.
+            Exception: what the attempt raises.
+        """
+        answer: Future[requests.Response] = Future()
+
+        def get() -> None:
+            try:
+                answer.set_result(self._session.get(address, headers=headers, stream=True, timeout=_TIMEOUTS_S))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=get, daemon=True).start()
+        return answer.result(_ANSWER_S)
 
     def _authorisation(self, address: str) -> dict[str, str]:
         host = urlsplit(address).hostname or ""
@@ -211,10 +239,15 @@ class Client:
             validator = _validator(response) or (part.validator if start else "")
             with path.open("ab" if start else "wb") as file:  # emptied before the note speaks of another version
                 _Part(part.address, validator, total).write(path)
-                for block in blocks(response):
-                    file.write(block)
-                    file.flush()  # so that a kill loses nothing
-                    progress.add(len(block))
+                source = blocks(response)
+                try:
+                    for block in source if total is not None else bounded(source, path, room):
+                        file.write(block)
+                        file.flush()  # so that a kill loses nothing
+                        progress.add(len(block))
+                except SourceError:
+                    path.unlink()
+                    raise
         if total is not None and _size(path) > total:
             path.unlink()
             raise SourceError(f"more than the {total} bytes came that the server told")
@@ -267,6 +300,29 @@ def blocks(response: requests.Response) -> Iterator[bytes]:
                 came, since = 0, time.monotonic()
     except HTTPError as error:
         raise InterruptedTransferError(f"the connection was cut ({_root_cause(error)})") from None
+
+
+def bounded(source: Iterator[bytes], path: Path, room: int = 1) -> Iterator[bytes]:
+    """Pass on what has no known length, and so maybe no end, while the disk has room for it.
+
+    Args:
+        source: the blocks.
+        path: of the file or folder that they are written to.
+        room: the disk must have room for them this many times.
+
+    Raises:
+        SourceError: they are more than any file of VerSe has.
+        UserError: the disk has too little room for them, or would have for others.
+    """
+    came = checked = 0
+    for block in source:
+        yield block
+        came += len(block)
+        if came >= checked + _STRIDE_BYTES:
+            checked = came
+            if came > MOST_BYTES:
+                raise SourceError(f"more than {in_units(MOST_BYTES)} came, without an end")
+            require_free(path.parent, came * (room - 1) + _RESERVE_BYTES, f"{path.name}, whose length is not told,")
 
 
 def is_osf(host: str) -> bool:

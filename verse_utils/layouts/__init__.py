@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verse_utils.cases import Case, Chosen
-from verse_utils.errors import one_line
+from verse_utils.errors import UserError, one_line
 
 # A case whose data set tells no split; the catalogue draws one for its patient.
 NO_SPLIT = ""
@@ -41,6 +41,14 @@ def stem(path: Path) -> str | None:
     """The name of a NIfTI file without its ending; None for other files and for hidden ones (macOS' ``._*``)."""
     ending = next((ending for ending in _ENDINGS if path.name.endswith(ending)), None)
     return path.name.removesuffix(ending) if ending and not path.name.startswith(".") else None
+
+
+def put_in_split(splits: dict[str, str], case_id: str, split: str, path: Path) -> None:
+    """Note the split of a case as a list tells it. Raises UserError where the list has it in two splits."""
+    if splits.setdefault(case_id, split) != split:
+        raise UserError(
+            f"{path}: {case_id} is in {splits[case_id]} and in {split}; keep it in one, or scores are too good"
+        )
 
 
 def pair(images: Mapping[str, Path], masks: Mapping[str, Path], chosen: Chosen) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from verse_utils.cases import Case, Chosen
 from verse_utils.errors import UserError
 from verse_utils.files.walk import files_below
-from verse_utils.layouts import NO_SPLIT, Layout, pair, stem
+from verse_utils.layouts import NO_SPLIT, Layout, pair, put_in_split, stem
 
 _SPLIT_FILE = "data_split.txt"
 _IMAGE_FOLDERS, _MASK_FOLDERS = {"volumes", "volume", "images", "image", "data"}, {"labels", "label"}
@@ -71,18 +71,19 @@ def _read_splits(folder: Path) -> dict[str, str]:
     if path is None:
         return {}
     splits: dict[str, str] = {}
-    split = None
+    split = ""
     try:
         entries = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error}); fetch the file again") from None
     for entry in entries:
         if entry.endswith(":"):
-            split = _SPLITS.get(entry.removesuffix(":"))
-        elif split is None:
+            split = _SPLITS.get(entry.removesuffix(":"), "")
+        elif not split:
             raise UserError(f"{path}: {entry} stands below none of {', '.join(_SPLITS)}; fetch the file again")
         else:  # the published list ends with two names without a space between them
-            splits.update(dict.fromkeys(filter(None, _ENDING.split(entry)), split))
+            for name in filter(None, _ENDING.split(entry)):
+                put_in_split(splits, name, split, path)
     return splits
 
 

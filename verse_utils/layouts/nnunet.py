@@ -19,7 +19,7 @@ from typing import Any
 
 from verse_utils.cases import Case, Chosen
 from verse_utils.errors import UserError, one_line
-from verse_utils.layouts import NO_SPLIT, Layout, pair, stem
+from verse_utils.layouts import NO_SPLIT, Layout, pair, put_in_split, stem
 from verse_utils.numberings import Numbering, vertebra_label
 
 _ANY_VERTEBRA = re.compile(r"(vertebra(e|l.*)?|spine|foreground)", re.IGNORECASE)
@@ -46,7 +46,10 @@ def _read(folder: Path, chosen: Chosen) -> list[Case]:
             continue
         images = _images(folder / f"images{part}", channel)
         masks = {name: file for file in sorted((folder / f"labels{part}").iterdir()) if (name := stem(file))}
+        in_training = {case.case_id for case in cases}
         for name in pair(images, masks, chosen):
+            if name in in_training:
+                raise UserError(f"{images[name]}: imagesTr has a case {name} too; remove one of them, or rename it")
             split = splits.get(name, default) if part == "Tr" else default
             data_set = f"nnU-Net {one_line(folder.name)}"
             cases.append(Case(name, name, split, images[name], masks[name], None, numbering, data_set, licence))
@@ -116,7 +119,11 @@ def _first_fold(path: Path) -> dict[str, str]:
         return {}
     try:
         fold = _read_json(path)[0]
-        return {**dict.fromkeys(fold["train"], "training"), **dict.fromkeys(fold["val"], "validation")}
+        splits: dict[str, str] = {}
+        for part, split in (("train", "training"), ("val", "validation")):
+            for name in fold[part]:
+                put_in_split(splits, name, split, path)
+        return splits
     except (LookupError, TypeError):
         raise UserError(f"{path}: no list of folds with train and val, as nnU-Net writes it; remove it") from None
 

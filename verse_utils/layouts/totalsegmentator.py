@@ -14,7 +14,7 @@ from pathlib import Path
 
 from verse_utils.cases import Case, Chosen
 from verse_utils.errors import UserError
-from verse_utils.layouts import NO_SPLIT, Layout, pair
+from verse_utils.layouts import NO_SPLIT, Layout, pair, put_in_split
 
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -59,7 +59,11 @@ def _read_meta(path: Path) -> dict[str, str]:
             header = file.readline()
             file.seek(0)  # spreadsheets may have saved it with commas
             rows = list(csv.DictReader(file, delimiter=max(";,", key=header.count)))
-        return {row["image_id"]: _SPLITS[row["split"].strip()] for row in rows if row["split"]}
+        splits: dict[str, str] = {}
+        for row in rows:
+            if row["split"]:
+                put_in_split(splits, row["image_id"], _SPLITS[row["split"].strip()], path)
+        return splits
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise UserError(
             f"{path}: not a table of image_id;…;split (train, val, test) ({error!r}); fetch the file again"

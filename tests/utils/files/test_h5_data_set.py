@@ -88,6 +88,13 @@ def test_the_file_that_is_named_first_decides(make_h5):
     assert ("test", "a_2") in numbers(other_way) and ("test", "a") not in numbers(other_way)
 
 
+def test_a_scan_in_two_splits_is_refused(make_h5):
+    first = make_h5("first", ("a", "a", "test", "mine", 1))
+    second = make_h5("second", ("b", "b", "training", "hers", 1))
+    with pytest.raises(UserError, match=r"second\.h5: training/b: is in training, and .*first\.h5: test/a, the same"):
+        H5DataSet([first, second])
+
+
 def test_other_settings_are_refused_by_name(make_h5):
     first = make_h5("first", ("a", "a", "training", "mine", 1))
     second = make_h5("second", ("b", "b", "training", "mine", 2), settings={"spacing_mm": 2.0})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from verse_utils.cases import Case, find_cases
-from verse_utils.check.cases import check_case, remark_duplicates
+from verse_utils.check.cases import check_case, find_duplicates
 from verse_utils.check.findings import CaseReport
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not all of VerSe19")
@@ -161,10 +161,16 @@ def test_a_broken_centroid_file_is_worth_a_look(case, text):
     assert "not a VerSe centroid list" in only(check_case(case), "centroids", is_fault=False)
 
 
-def test_one_scan_in_two_splits_is_found_even_if_it_was_compressed_again(case):
-    twin = replace(case, case_id="sub-b", split="test", image_path=case.image_path.with_name("sub-b_ct.nii"))
+@pytest.mark.parametrize(
+    ("split", "case_id", "is_fault"),
+    [("test", "sub-b", True), ("validation", "sub-b", True), ("training", "sub-b", False), ("test", None, False)],
+)
+def test_one_scan_that_is_there_twice_is_found_even_if_it_was_compressed_again(case, split, case_id, is_fault):
+    """In two splits, the one that would train or choose can't be used; but VerSe20 holds scans of VerSe19 again."""
+    case_id = case_id or f"{case.case_id}_dir-iso"
+    twin = replace(case, case_id=case_id, split=split, image_path=case.image_path.with_name("sub-b_ct.nii"))
     nib.save(nib.load(case.image_path), twin.image_path)
     reports = [check_case(case), check_case(twin)]
-    remark_duplicates(reports)
-    assert "the same scan as sub-b (test)" in only(reports[0], "duplicates", is_fault=False)
+    find_duplicates(reports)
+    assert f"the same scan as {case_id} ({split})" in only(reports[0], "duplicates", is_fault)
     assert case.case_id in only(reports[1], "duplicates", is_fault=False)

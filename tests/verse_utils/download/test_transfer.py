@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from email.utils import formatdate
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,6 +124,17 @@ def test_without_a_length_it_is_not_sure_to_be_whole(server, fetch, answer):
     assert content == CONTENT and not received.in_one_go
 
 
+@pytest.mark.parametrize("told", ["1000000000", "1e9", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Foo", "inf"])
+def test_a_retry_after_without_sense_is_not_waited_for(server, fetch, answer, naps, told):
+    server.faults["/file"] = [answer(503, {"Retry-After": told})]
+    if told.isdecimal():
+        with pytest.raises(SourceError, match="asks to wait"):
+            fetch()
+    else:
+        assert fetch()[0] == CONTENT
+    assert sum(naps) == 0
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_kept_and_said(server, fetch, answer, naps, capsys, status):
     later = formatdate(time.time() + 41, usegmt=True)
@@ -162,6 +175,33 @@ def test_a_server_that_hardly_sends_is_given_up(server, fetch, monkeypatch):
         fetch()
 
 
+def test_an_answer_whose_headers_never_end_is_given_up(fetch, server, monkeypatch, naps):
+    """A byte now and then keeps each timeout between two bytes from being reached."""
+    monkeypatch.setattr("verse_utils.download.transfer._ANSWER_S", 0.05)
+
+    def trickle(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not server.stop.wait(0.01):
+            handler.wfile.write(b"X")
+
+    monkeypatch.setattr(server.RequestHandlerClass, "do_GET", trickle)
+    with pytest.raises(SourceError, match="no whole answer in 0 s, 6 times"):
+        fetch()
+
+
+def test_what_has_no_length_fills_no_disk(server, fetch, answer, monkeypatch, tmp_path):
+    monkeypatch.setattr("verse_utils.download.transfer._STRIDE_BYTES", 2**16)
+    server.faults["/file"] = [answer(length=False)] * 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9 + 10**5))
+    with pytest.raises(UserError, match=r"file, whose length is not told, takes about 1\.. GB, and .* are free"):
+        fetch(room=2)
+    (tmp_path / "file").unlink()
+    monkeypatch.setattr("verse_utils.download.transfer.MOST_BYTES", 10**5)
+    with pytest.raises(SourceError, match="more than 100 kB came, without an end"):
+        fetch()
+    assert not (tmp_path / "file").exists()
+
+
 def test_pauses_grow_and_end(server, fetch, answer, naps):
     server.faults["/file"] = [answer(503, {"Retry-After": "soon"}) for _ in range(20)]
     with pytest.raises(SourceError, match="503 Service Unavailable, 6 times"):
@@ -187,7 +227,7 @@ def test_what_cannot_succeed_is_not_repeated(server, fetch, answer, naps, status
 
 def test_a_web_page_is_not_taken_for_the_file_and_leaves_what_came(server, fetch, answer, tmp_path):
     """The page on which a hotel asks for a password, for example."""
-    page = answer(body=b"<html>Log in</html>", headers={"Content-Type": "text/html; charset=utf-8"}, ranges=False)
+    page = answer(body=b"<html>Log in</html>", headers={"Content-Type": "Text/HTML; charset=utf-8"}, ranges=False)
     server.faults["/file"] = [answer(cut_at=150_000), page]
     with pytest.raises(SourceError, match="web page"):
         fetch()

@@ -225,10 +225,55 @@ def test_several_roots_are_one_list_of_unique_cases(write_tree, phantom_root, ve
 
 def test_files_that_a_table_lists_again_count_once(write_tree, phantom_root, verse_cases):
     table = write_tree("CSV").path
-    rows = "".join(f"{case.image_path},{case.mask_path},test\n" for case in verse_cases)
-    table.write_text(f"image,mask,split\n{rows}", encoding="utf-8")
+    rows = "".join(f"{case.image_path},{case.mask_path}\n" for case in verse_cases)
+    table.write_text(f"image,mask\n{rows}", encoding="utf-8")  # splits that were drawn give way
     with pytest.warns(UserWarning, match=r"mine\.csv: 4 of its scans are .* again"):
         assert list_cases([phantom_root, table], 19) == verse_cases
+
+
+def test_a_scan_that_is_to_be_in_two_splits_is_refused(write_tree, phantom_root, verse_cases, tmp_path):
+    test, table = verse_cases[-1], write_tree("CSV").path
+    row = f"image,mask,split,case\n{test.image_path},{test.mask_path}"
+    table.write_text(f"{row},training,a\n", encoding="utf-8")
+    for roots in ([phantom_root, table], [table, phantom_root]):
+        with pytest.raises(UserError, match=rf"{test.image_path.name}: is in .*{test.image_path.name}, the same scan"):
+            quiet_cases(*roots)
+    table.write_text(f"{row},training,a\n{row.splitlines()[1]},test,b\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"is in test, and .*, the same scan, in training; give both one split, or"):
+        quiet_cases(table)
+    table.write_text(f"{row},test,a\n{row.splitlines()[1]},test,b\n", encoding="utf-8")  # masks of two readers
+    assert [case.case_id for case in quiet_cases(table)] == ["a", "b"]
+    copy = shutil.copytree(phantom_root, tmp_path / "copy")
+    (copy / "more").mkdir()
+    (copy / "dataset-verse19test").rename(copy / "more" / "dataset-verse19training")
+    with pytest.raises(UserError, match="the same scan, in test"):
+        quiet_cases(phantom_root, copy)
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "change"),
+    [
+        ("nnU-Net", "Dataset777_Spine/splits_final.json", lambda text: text.replace('"val": [', '"val": ["CASE", ')),
+        ("TotalSegmentator", "meta.csv", lambda text: text + "s0000;50;test\n"),
+        ("CTSpine1K", "raw_data/data_split.txt", lambda text: text + "test_private:\nCASE.nii.gz\n"),
+    ],
+)
+def test_a_list_that_has_a_case_in_two_splits_is_refused(layout, file, change, write_tree):
+    tree = write_tree(layout)
+    name = min(tree.id_of.values())
+    path = tree.path / file
+    path.write_text(change(path.read_text(encoding="utf-8")).replace("CASE", name), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"{path.name}: {name} is in training and in (validation|test); keep it in"):
+        quiet_cases(tree.path)
+
+
+def test_an_id_of_nnunet_in_training_and_test_is_refused(write_tree):
+    folder = write_tree("nnU-Net").path / "Dataset777_Spine"
+    for kind in ("images", "labels"):
+        path = min((folder / f"{kind}Tr").iterdir())
+        shutil.copyfile(path, folder / f"{kind}Ts" / path.name)
+    with pytest.raises(UserError, match=r"imagesTs.*: imagesTr has a case .* too; remove one of them, or rename it"):
+        quiet_cases(folder)
 
 
 HEATMAP = ("--task", "heatmap", "--input_shape", 16, 16, 32, "--workers", 1)
