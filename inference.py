@@ -72,7 +72,7 @@ class Job:
     evaluate: Path | None
     overwrite: bool
     workers: int
-    preview: bool
+    no_preview: bool
     resample_series: bool
     dicom_seg: bool
     bids: bool
@@ -99,6 +99,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         reference_path = job.evaluate and find_reference_mask(source.path, job.evaluate)
         if not job.overwrite and (kept := _kept(base, results, reference_path, job)):
             return _with_case(kept, source, results, job)
+        results.require_names(source.path)
         models = load_models_once(job)
         if job.as_dataset is not None:
             check_labels(models.scheme(job.options.labels).name, source.path)
@@ -111,7 +112,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         started = time.perf_counter()
         _write_volumes(found, scan, models, results, job)
         seconds = {**found.seconds, "write": round(time.perf_counter() - started, 2)}
-        if job.preview:
+        if not job.no_preview:
             started = time.perf_counter()
             _save_picture(source.name, found, results.picture)
             seconds["preview"] = round(time.perf_counter() - started, 2)

@@ -46,7 +46,6 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line, and check what each argument says by itself."""
     parser = _build_parser()
     arguments = parser.parse_args()
-    arguments.preview = not arguments.no_preview
     if not 0 <= arguments.margin_mm < math.inf or not 0 <= arguments.overlap < 1:
         parser.error("--margin_mm must be a distance from 0 on, --overlap lie between 0 and below 1")
     if min(arguments.batch_size, arguments.workers) < 1:
@@ -92,7 +91,6 @@ def _build_parser() -> OneLineParser:
     bids_help = "name mask, centres and picture as VerSe does, in the manner of BIDS: <subject>_seg-vert_msk.nii.gz"
     add("--bids", action="store_true", help=bids_help)
     add("--as_dataset", type=Path, metavar="FOLDER", help="also write each scan and its mask as a training case")
-    add("--preview", action="store_true", default=True, help="draw a picture of each mask")
     add("--no_preview", action="store_true", help="draw no pictures")
     add("--evaluate", type=Path, metavar="MASKS", help="folder of reference masks to score the results by")
     add("--overwrite", action="store_true", help="segment scans again whose results exist")

@@ -281,6 +281,7 @@ BAD_SCANS = {
     "truncated": (truncated, "can't be read"),
     "three slices": (nifti(np.arange(243, dtype=np.int16).reshape(9, 9, 3)), "3 slices"),
     "no spacing": (no_spacing, "spacing of zero"),
+    "long name" * 24: (nifti(np.arange(9**3, dtype=np.int16).reshape(9, 9, 9)), "File name too long; rename the scan"),
 }
 
 
@@ -316,6 +317,7 @@ def test_bad_scans_are_named_and_the_others_go_on(infer, scans, tmp_path, models
         (("--margin_mm", "nan"), ("segmentation",), "--margin_mm"),
         (("--output", "/dev/null/out"), ("segmentation",), "--output /dev/null/out: can't be written"),
         (("--evaluate", "nowhere"), ("segmentation",), "no such folder of masks"),
+        (("--output", ""), ("segmentation",), "--output: '' names no file or folder"),
         (("--device", "tpu"), ("segmentation",), "--device tpu"),
     ],
 )

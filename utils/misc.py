@@ -35,11 +35,22 @@ class Stopped(BaseException):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line, like every other."""
+    """An argument parser whose complaints are one line, like every other, and that takes no empty text for a path."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register("type", Path, _named_path)
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError instead of printing the usage too."""
         raise UserError(f"{message} (see --help)")
+
+
+def _named_path(text: str) -> Path:
+    """A path; of nothing, as a shell's variable that isn't set gives, it would be the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' names no file or folder")
+    return Path(text)
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
@@ -104,27 +115,29 @@ def parse_bool(text: str) -> bool:
 def written_aside(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place on success and is removed on failure.
 
-    The file is on disk before it takes its place, so that a loss of power leaves the one or the other.
+    The file is on disk before it takes its place, so that a loss of power leaves the one or the other. A link at
+    ``path`` stays: what it points to is written.
 
     Args:
         path: of the file.
-        keep: new name for the file that is at ``path`` until now; without it, that is replaced.
+        keep: new name for the file, or link, that is at ``path`` until now; without it, that is replaced.
 
     Raises:
         UserError: an OSError in the body, which is to do nothing but write: the disk is full, the folder read-only.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    target = path if keep else Path(os.path.realpath(path))
+    aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield aside
             bring_to_disk(aside)
-            if keep is not None and path.exists():
-                os.replace(path, keep)
-            os.replace(aside, path)
+            if keep is not None and target.exists():
+                os.replace(target, keep)
+            os.replace(aside, target)
             with suppress(OSError):  # some file systems can't do it for a folder
-                bring_to_disk(path.parent)
+                bring_to_disk(target.parent)
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:

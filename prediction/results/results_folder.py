@@ -13,6 +13,7 @@ from typing import Any
 from prediction.results.label_tables import write_label_tables
 from utils.misc import write_csv
 from verse_utils.errors import UserError, one_line
+from verse_utils.files.disk import require_name
 from verse_utils.files.lock import locked
 from verse_utils.names import CENTROIDS, CT, MASK
 
@@ -50,6 +51,11 @@ class ScanResults:
         if bids:
             self._otherwise_named = [self.mask, self.centroids, self.picture]
             self.mask, self.centroids, self.picture = as_in_bids
+
+    def require_names(self, scan: Path) -> None:
+        """Raise UserError before any work where the files can't have their names."""
+        longest = max(vars(self).values(), key=lambda path: len(path.name))
+        require_name(longest.parent, longest.name, scan)
 
     def clear(self) -> None:
         """Remove all files of results but the mask, which the next one replaces, and the summary last.

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -28,6 +29,19 @@ def test_a_file_is_whole_or_absent(tmp_path):
     with written_aside(path) as aside:
         aside.write_text("whole", encoding="utf-8")
     assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_link_stays_and_what_it_points_to_is_written(tmp_path):
+    """As where a disk is too small: a name on it leads to another one."""
+    path, target = tmp_path / "a.json", tmp_path / "large" / "b.json"
+    path.symlink_to("large/b.json")
+    for number in (1, 2):
+        write_json(path, number)
+        assert path.is_symlink() and target.read_text(encoding="utf-8") == f"{number}\n"
+    assert [file.name for file in target.parent.iterdir()] == ["b.json"]
+    with written_aside(path, keep=tmp_path / "before.json") as aside:
+        aside.write_text("3", encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == "3" and json.loads((tmp_path / "before.json").read_text()) == 2
 
 
 def test_a_failed_write_keeps_what_was_there(tmp_path):
@@ -73,6 +87,15 @@ def test_wrong_arguments_are_users_mistakes(monkeypatch):
     parser.add_argument("--data_path", required=True)
     with pytest.raises(UserError, match="--data_path"):
         parser.parse_args([])
+
+
+def test_an_empty_text_is_no_path(monkeypatch):
+    """As of a shell's variable that isn't set: it would be the working folder."""
+    parser = OneLineParser()
+    parser.add_argument("--output", type=Path, default=Path("results"))
+    assert parser.parse_args([]).output == Path("results") and parser.parse_args(["--output", "."]).output == Path()
+    with pytest.raises(UserError, match="argument --output: '' names no file or folder"):
+        parser.parse_args(["--output", ""])
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("1", True), ("no", False)])

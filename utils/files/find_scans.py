@@ -79,11 +79,9 @@ def find_scans(inputs: Sequence[str], series: str | None = None) -> list[ScanSou
     for text in inputs:
         try:
             found = [(source, source.resolved()) for source in _scans_of_input(text, series, folders)]
-        except UserError as error:
-            failed = ScanSource(Path(text), "", error=str(error))
-            found = [(failed, failed)]
-        except OSError as error:  # too long a name, a folder that may not be entered, a circle of links
-            failed = ScanSource(Path(text), "", error=f"{text}: can't be read ({error.strerror}); {WHAT_TO_GIVE}")
+        except (UserError, OSError) as error:  # too long a name, a folder that may not be entered, a circle of links
+            why = f"{text}: can't be read ({error.strerror}); {WHAT_TO_GIVE}" if isinstance(error, OSError) else error
+            failed = ScanSource(Path(text), "", error=str(why))
             found = [(failed, failed)]
         for source, resolved in found:
             sources.setdefault((resolved.path, resolved.files), source)

@@ -16,6 +16,7 @@ case is either complete or absent, and a second run only writes the missing case
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -219,25 +220,35 @@ class H5Cases:
         except DAMAGE as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.path}: not an HDF5 file ({reason}); make it with preprocessing.py") from None
-        if (header.get("schema"), header.get("schema_version")) == (SCHEMA, 1):
+        try:
+            schema, version = str(header.get("schema")), str(header.get("schema_version"))
+            self._check_schema(schema, version)
+            self.settings, self.notes = _settings(header["settings"]), _notes(header.get("notes", "{}"))
+            made_for = str(header["task"])
+        except DAMAGE as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{self.path}: its header is damaged or was edited ({reason}); remove it and run preprocessing.py again"
+            ) from None
+        if task is not None and made_for != task.name:
+            raise UserError(
+                f"{self.path}: made for the task {made_for}, not {task}; "
+                f"run preprocessing.py with --task {task} and pass what it writes"
+            )
+        self._case_ids = case_ids
+
+    def _check_schema(self, schema: str, version: str) -> None:
+        """Raise UserError unless this version of the project wrote the file."""
+        if (schema, version) == (SCHEMA, "1"):
             raise UserError(
                 f"{self.path}: holds links to {self.path.with_suffix('.cases')}, as versions before 0.3 wrote it; "
                 "run the same preprocessing.py command again, which makes one file of both"
             )
-        if header.get("schema") != SCHEMA or header.get("schema_version") != SCHEMA_VERSION:
-            found = f"{header.get('schema')} version {header.get('schema_version')}"
+        if (schema, version) != (SCHEMA, f"{SCHEMA_VERSION}"):
             raise UserError(
-                f"{self.path}: schema is {found}, not {SCHEMA} version {SCHEMA_VERSION}; "
+                f"{self.path}: schema is {schema} version {version}, not {SCHEMA} version {SCHEMA_VERSION}; "
                 "make it anew with preprocessing.py"
             )
-        if task is not None and header["task"] != task.name:
-            raise UserError(
-                f"{self.path}: made for the task {header['task']}, not {task}; "
-                f"run preprocessing.py with --task {task} and pass what it writes"
-            )
-        self.settings = json.loads(header["settings"])
-        self.notes = json.loads(header.get("notes", "{}"))
-        self._case_ids = case_ids
 
     def case_ids(self, split: str) -> list[str]:
         """Ids of a split's cases, sorted."""
@@ -256,6 +267,10 @@ class H5Cases:
             shape = group["image"].shape
             i, j, k = (int(n) for n in attributes["source_shape"])
             grid = WorkingGrid((i, j, k), attributes["source_affine"], shape, attributes["scale"], attributes["offset"])
+            if not np.isfinite(grid.affine).all() or not (grid.spacing_mm > 0).all():
+                raise ValueError("its grid is none")
+            if group["label"].shape != shape or not isinstance(attributes["patient"], str):
+                raise ValueError("its label is not the image's, or its patient has no name")
             data_set, licence = (attributes.get(name, "") for name in ("data_set", "licence"))
             return StoredCase(case_id, attributes["patient"], split, grid, data_set, licence)
 
@@ -311,6 +326,24 @@ class H5Cases:
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to another process: everything but the open file."""
         return {**self.__dict__, "_file": None, "_process": -1}
+
+
+def _settings(text: Any) -> dict[str, Any]:
+    """The settings in a header. Raises one of ``DAMAGE``."""
+    settings: dict[str, Any] = json.loads(text)
+    sizes = [size for name in ("shape", "spacing_mm") for size in np.atleast_1d(settings.get(name, ())).tolist()]
+    if not sizes or not all(0 < size < math.inf for size in sizes):
+        raise ValueError(f"settings {text}")
+    return settings
+
+
+def _notes(text: Any) -> dict[str, Any]:
+    """The notes in a header, which are lists of lines. Raises one of ``DAMAGE``."""
+    notes: dict[str, Any] = json.loads(text)
+    for name, lines in notes.items():
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise TypeError(f"{name} in its notes")
+    return notes
 
 
 def _foreground_index(label: np.ndarray) -> np.ndarray:

@@ -63,7 +63,8 @@ def only_writer(h5_path: Path) -> Iterator[None]:
 
 def _half_written(h5_path: Path, folders: Iterable[Path]) -> list[Path]:
     """The files that ``written_aside`` had begun when a run was killed."""
-    beside = [path for path in h5_path.parent.glob(".*") if path.name.startswith(f".{h5_path.name}.")]
+    target = Path(os.path.realpath(h5_path))
+    beside = [path for path in target.parent.glob(".*") if path.name.startswith(f".{target.name}.")]
     below = [path for folder in folders for path in folder.rglob(".*")]
     return [path for path in (*beside, *below) if path.name.endswith(".partial")]
 

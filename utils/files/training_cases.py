@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from utils.files.scans import open_scan
 from utils.misc import write_csv, write_json, written_aside
 from verse_utils.errors import UserError
-from verse_utils.files.disk import require_writable
+from verse_utils.files.disk import require_name, require_writable
 from verse_utils.files.lock import locked
 from verse_utils.layouts.table import read_rows
 from verse_utils.names import CT, MASK
@@ -151,6 +151,7 @@ def with_names_of_cases(sources: Sequence[ScanSource], folder: Path) -> list[Sca
                 raise UserError(f"{source.path}: no letter from a to z and no digit for a case's name; rename the scan")
             if name in scan_of:
                 raise UserError(f"{source.path}: would be {case.case_id}, as {scan_of[name]} is; rename one of them")
+            require_name(folder, case.mask.name, source.path)
             case.check_is_of(source.path)
             scan_of[name] = source.path
         except UserError as error:

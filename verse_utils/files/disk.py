@@ -62,6 +62,22 @@ def require_writable(target: Path, option: str, kind: Literal["file", "folder"])
         raise UserError(f"{option} {target}: can't be written ({error.strerror}); choose another {kind}") from None
 
 
+def require_name(folder: Path, name: str, scan: Path) -> None:
+    """Raise UserError before any work where a file of a scan's results can't have its name.
+
+    Args:
+        folder: that it is written to, as ``written_aside`` does; it is there.
+        name: of the file; too long, or with characters that the folder's disk doesn't take.
+        scan: that is named in the message.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", suffix=".partial"):
+            pass
+    except OSError as error:
+        reason = f"{error.strerror}; rename the scan, or choose another folder"
+        raise UserError(f"{scan}: {folder / name} can't be written: {reason}") from None
+
+
 def in_units(count: float) -> str:
     """Bytes for people: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -195,13 +195,44 @@ def test_without_foreground_there_is_no_index(tmp_path):
     [
         (lambda case: case.move("image", "was") or case.create_group("image"), lambda store, name: store.read(*name)),
         (lambda case: case.attrs.pop("source_shape"), lambda store, name: store.case(*name)),
+        (lambda case: case.attrs.create("scale", [np.nan] * 3), lambda store, name: store.case(*name)),
+        (lambda case: case.attrs.create("offset", [0.0, 0.0]), lambda store, name: store.case(*name)),
+        (lambda case: case.attrs.create("patient", [1, 2]), lambda store, name: store.case(*name)),
         (lambda case: case.attrs.modify("source", "{"), lambda store, name: store.scan(*name)),
         (lambda case: case.attrs.modify("notes", "[]"), lambda store, name: store.scan(*name)),
     ],
-    ids=["a group for voxels", "no shape", "no JSON", "other JSON"],
+    ids=["a group for voxels", "no shape", "no scale", "two axes", "no patient", "no JSON", "other JSON"],
 )
 def test_a_case_that_was_edited_by_hand_is_named(h5_path, edit, read):
     with h5py.File(h5_path, "r+") as file:
         edit(file["training/sub-a"])
     with pytest.raises(UserError, match=r"training/sub-a can't be read, the file is damaged \(.+\); remove it and run"):
         read(H5Cases(h5_path, SEGMENTATION), ("training", "sub-a"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("settings", None),
+        ("settings", "{"),
+        ("settings", "[]"),
+        ("settings", '{"spacing_mm": NaN}'),
+        ("settings", '{"spacing_mm": "1"}'),
+        ("settings", '{"shape": [64, 0, 64]}'),
+        ("settings", "{}"),
+        ("settings", 3),
+        ("notes", "[]"),
+        ("notes", '{"left_out": 3}'),
+        ("notes", np.arange(3)),
+        ("task", None),
+        ("schema", np.arange(3)),
+        ("schema_version", np.arange(3)),
+    ],
+)
+def test_a_header_that_was_edited_by_hand_is_named(h5_path, name, value):
+    with h5py.File(h5_path, "r+") as file:
+        del file.attrs[name]
+        if value is not None:
+            file.attrs[name] = value
+    with pytest.raises(UserError, match=r"some_name_1\.5mm\.h5: (its header is damaged|schema is) .*preprocessing\.py"):
+        H5Cases(h5_path, SEGMENTATION)

@@ -117,13 +117,13 @@ def test_a_corrected_mask_and_lines_of_the_table_stay(dicom, tmp_path):
 
 def test_scans_of_one_name_are_told_apart(dicom, tmp_path):
     folder = tmp_path / "own"
-    for name in ("anna-1", "anna_1", "größe", "日本"):
+    for name in ("anna-1", "anna_1", "größe", "日本", long := "x" * 230):
         nifti(tmp_path / f"{name}.nii.gz", dicom.HU)
     sources = find_scans([str(tmp_path / "*.nii.gz")])
     errors = {source.name: source.error for source in with_names_of_cases(sources, folder)}
     assert errors["anna-1"] == errors["größe"] == ""
     assert f"anna_1.nii.gz: would be sub-anna1, as {tmp_path / 'anna-1.nii.gz'} is" in errors["anna_1"]
-    assert "no letter from a to z" in errors["日本"]
+    assert "no letter from a to z" in errors["日本"] and "File name too long; rename the scan" in errors[long]
     first, second = (Written(tmp_path / f"{name}.nii.gz", folder) for name in ("anna-1", "anna_1"))
     first.write()
     content = first.case.image.read_bytes()

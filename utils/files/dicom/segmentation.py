@@ -11,6 +11,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from utils.files.dicom.files import DicomFile, be_quiet
+from utils.files.dicom.headers import reason
 from utils.files.dicom.series import DicomSeries
 from utils.misc import written_aside
 from utils.visualize import PREDICTION_COLOUR
@@ -91,8 +92,8 @@ def write_segmentation(
             omit_empty_frames=bool(frames_KJI.any()),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        place, reason = series.stack.slices[0].file.place, " ".join(str(error).split())[:120].rstrip(".")
-        raise UserError(f"{place}: its headers can't be referred to ({reason}); leave --dicom_seg out") from None
+        place = series.stack.slices[0].file.place
+        raise UserError(f"{place}: its headers can't be referred to ({reason(error)}); leave --dicom_seg out") from None
     with written_aside(path) as aside:
         segmentation.save_as(aside, enforce_file_format=True)
 
