@@ -54,7 +54,8 @@ class ScanResults:
 
     def require_names(self, scan: Path) -> None:
         """Raise UserError before any work where the files can't have their names."""
-        longest = max(vars(self).values(), key=lambda path: len(path.name))
+        paths = (path for path in vars(self).values() if isinstance(path, Path))
+        longest = max(paths, key=lambda path: len(path.name))
         require_name(longest.parent, longest.name, scan)
 
     def clear(self) -> None:
