@@ -13,18 +13,17 @@ from metrics.mask_metrics import MASK_METRICS
 from metrics.metric import Metric, MetricTable
 from metrics.vertebra_metrics import CENTRE_METRICS
 from utils.tasks import HEATMAP, SEGMENTATION
-from verse_utils.labels import LABEL_SCHEMES
 
 # By the task's name.
 TASK_METRICS: dict[str, MetricTable[Any]] = {HEATMAP.name: HEATMAP_METRICS, SEGMENTATION.name: MASK_METRICS}
 
-_CLASS_NAMES = {name for scheme in LABEL_SCHEMES.values() for name in scheme.class_names}
+# All metrics by their names.
+_METRICS: dict[str, Metric] = {**MASK_METRICS, **HEATMAP_METRICS, **CENTRE_METRICS}
 
 
 def find_metric(name: str) -> Metric | None:
     """The metric of a column, such as ``dice`` or ``dice_L1``; None where no table has it."""
-    plain, _ = split_class(name)
-    return next((table[plain] for table in (*TASK_METRICS.values(), CENTRE_METRICS) if plain in table), None)
+    return _METRICS.get(split_class(name)[0])
 
 
 def metrics_of(task: str, columns: Container[str]) -> MetricTable[Any]:
@@ -35,7 +34,7 @@ def metrics_of(task: str, columns: Container[str]) -> MetricTable[Any]:
 def split_class(name: str) -> tuple[str, str | None]:
     """``dice_L1`` to ("dice", "L1"); the name of a metric that is not of one class to itself and None."""
     plain, _, class_name = name.rpartition("_")
-    return (plain, class_name) if plain and class_name in _CLASS_NAMES else (name, None)
+    return (plain, class_name) if plain in _METRICS and name not in _METRICS else (name, None)
 
 
 def title_of(name: str) -> str:

@@ -21,7 +21,7 @@ from utils.files.run_folder import RUNS_FOLDER
 from utils.intensity import HuScaling
 from utils.tasks import HEATMAP, Task
 from verse_utils.errors import UserError
-from verse_utils.labels import LABEL_SCHEMES, LabelScheme
+from verse_utils.labels import LabelScheme, label_scheme
 
 if TYPE_CHECKING:
     import h5py
@@ -186,7 +186,7 @@ def load_model(
         network=network.to("cpu" if rests_on_cpu else device.torch_device).eval(),
         spec=spec,
         task=task,
-        scheme=LABEL_SCHEMES[network_input.labels],
+        scheme=label_scheme(network_input.labels),
         spacing_mm=network_input.spacing_mm,
         scaling=network_input.scaling,
         overhang_vox=network_input.overhang_vox,

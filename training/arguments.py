@@ -24,7 +24,7 @@ from utils.preprocessing_settings import is_h5
 from utils.tasks import HEATMAP, Task
 from verse_utils.editions import add_edition_argument
 from verse_utils.errors import UserError, one_line
-from verse_utils.labels import LABEL_SCHEMES
+from verse_utils.labels import LABEL_SCHEMES, read_labels
 from verse_utils.splits import Fold
 
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
@@ -145,7 +145,8 @@ def _add_target(parser: argparse.ArgumentParser, task: Task) -> None:
         add("--heatmap_mode", default=defaults.heatmap_mode, choices=tuple(HEATMAP_SIGMA_VOX), help=mode_help)
     else:
         add("--loss", default=task.losses[0], choices=task.losses, help="loss")
-        add("--labels", default=defaults.labels, choices=sorted(LABEL_SCHEMES), help="classes")
+        labels_help = f"classes: {', '.join(LABEL_SCHEMES)}, or a JSON file with a table of them"
+        add("--labels", type=read_labels, default=defaults.labels, metavar="CLASSES", help=labels_help)
         per_volume_help = "random patches of each scan in an epoch"
         add("--patches_per_volume", type=int, default=defaults.patches_per_volume, help=per_volume_help)
         share_help = "share of the patches that are centred on a foreground voxel"

@@ -29,7 +29,7 @@ from utils.preprocessing_settings import IsotropicSettings, PreprocessingSetting
 from utils.tasks import HEATMAP, SEGMENTATION, Task
 from utils.visualize import PREDICTION_COLOUR, REFERENCE_COLOUR, draw_comparison, draw_planes
 from verse_utils.errors import UserError
-from verse_utils.labels import LABEL_SCHEMES
+from verse_utils.labels import label_scheme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -219,7 +219,7 @@ class SegmentationTraining(TrainingTask):
 
     def __init__(self, settings: TrainingSettings) -> None:
         super().__init__(settings)
-        self.scheme = LABEL_SCHEMES[settings.labels]
+        self.scheme = label_scheme(settings.labels)
         self.out_channels = 1 if self.scheme.class_count == 2 else self.scheme.class_count
         self.starts_as_background = self.out_channels == 1
         self.loss = build_loss(settings.loss)

@@ -1,4 +1,4 @@
-"""VerSe's vertebra labels, their anatomical order, and the classes that networks make of them.
+"""VerSe's labels, their anatomical order, and the classes that networks make of them.
 
 Source of the numbers: Sekuboyina et al. 2021 (10.1016/j.media.2021.102166), section 2.
 """
@@ -6,10 +6,15 @@ Source of the numbers: Sekuboyina et al. 2021 (10.1016/j.media.2021.102166), sec
 from __future__ import annotations
 
 import colorsys
+import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from verse_utils.errors import UserError
 
 L6 = 25
 SACRUM = 26
@@ -85,3 +90,60 @@ LABEL_SCHEMES: dict[str, LabelScheme] = {
         ),
     )
 }
+
+
+def label_scheme(labels: str) -> LabelScheme:
+    """A scheme by its name, or by its table as ``read_labels`` returns it."""
+    if labels in LABEL_SCHEMES:
+        return LABEL_SCHEMES[labels]
+    table: dict[str, list[int]] = json.loads(labels)
+    class_of = {label: index for index, members in enumerate(table.values(), start=1) for label in members}
+    return LabelScheme(labels, class_of, tuple(table), tuple(range(len(table) + 1)))
+
+
+def read_labels(text: str) -> str:
+    """What ``--labels`` gives a segmenter, in the form that settings keep.
+
+    Args:
+        text: name of a scheme; a JSON file that holds a table of the classes, ``{"lumbar": ["L1", 21, …], …}``, each
+            with its vertebrae by name or with VerSe's labels; or such a table itself.
+
+    Returns:
+        The name, or the table as JSON with VerSe's labels alone. The classes are numbered in their order from 1 on.
+
+    Raises:
+        UserError: no such name or file, or no such table.
+    """
+    if text in LABEL_SCHEMES:
+        return text
+    is_file = not text.lstrip().startswith("{")
+    try:
+        content = Path(text).read_text(encoding="utf-8") if is_file else text
+        return _checked(json.loads(content))
+    except OSError as error:
+        known = ", ".join(sorted(LABEL_SCHEMES))
+        raise UserError(f"--labels {text}: neither {known} nor a file that can be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        form = '{"upper lumbar": ["L1", "L2"], "sacrum": [26]}'
+        raise UserError(f"--labels {text}: no table of classes ({error}); its form is {form}") from None
+
+
+def _checked(table: object) -> str:
+    """A table of classes as compact JSON with labels alone. Raises ValueError where it is none."""
+    numbers = {name: label for label, name in VERTEBRA_NAMES.items()}
+    if not isinstance(table, dict) or not table:
+        raise ValueError("no classes")
+    classes: dict[str, list[int]] = {}
+    for name, members in table.items():
+        if not re.fullmatch(r"[^\W_]([^\W_]|[ -])*", name):
+            raise ValueError(f"class {name!r}: a name has letters, digits, spaces and hyphens")
+        if not isinstance(members, list) or not members:
+            raise ValueError(f"class {name}: no list of vertebrae")
+        classes[name] = [numbers.get(member, member) if isinstance(member, str) else member for member in members]
+        for label in classes[name]:
+            if isinstance(label, bool) or label not in (*VERTEBRA_NAMES, SACRUM, COCCYX):
+                raise ValueError(f"class {name}: {label!r} is no vertebra of VerSe")
+    members = [label for class_members in classes.values() for label in class_members]
+    if len(set(members)) < len(members):
+        raise ValueError(f"{next(one for one in members if members.count(one) > 1)} is in a class twice, or in two")
+    return json.dumps(classes, ensure_ascii=False)

@@ -67,6 +67,7 @@ def test_a_new_metric_is_a_function_in_a_table():
 
 def test_metrics_of_one_class():
     assert split_class("dice_L1") == ("dice", "L1") and split_class("hd95_mm_lumbar") == ("hd95_mm", "lumbar")
+    assert split_class("dice_upper lumbar") == ("dice", "upper lumbar") and split_class("new_L1") == ("new_L1", None)
     assert split_class("hd95_mm") == ("hd95_mm", None) and split_class("dice") == ("dice", None)
     assert title_of("hd95_mm_T13") == "HD95 T13" and title_of("new_error_mm") == "new error"
     assert find_metric("dice_L1") is MASK_METRICS["dice"] and find_metric("new_error_mm") is None
