@@ -34,8 +34,13 @@ _RARE_PENALTY = 2.0
 # For each vertebra that the heatmaps don't show between two that they do; so many of them at most.
 _MISSED_PENALTY = 2.5
 _MOST_MISSED = 3
-# A place is worth its score times (_BONUS + log of the share of it that the name has, at least _LEAST_SHARE).
-_BONUS, _LEAST_SHARE = 3.0, 0.02
+# A place is worth its score, as a share of the strongest place's, times (_BONUS + log of the share of it that the name
+# has, at least _LEAST_SHARE). Where a network is unsure everywhere, all heatmaps are low.
+_BONUS, _LEAST_SHARE = 4.0, 0.02
+# Standard deviation of a place, of which a step has two. This, the bonus and the strongest place were chosen on the
+# heatmaps of 34 phantoms: identification rates of 0.82, and of 0.50 without deviation, with a bonus of 3 and scores as
+# they are.
+_PLACE_MM = 4.0
 # Share of a step between neighbours that leads downwards, at least: a bent spine's is more, its mirror image's less.
 _LEAST_DROP = 0.25
 # Distance of each vertebra to the one above, in mm, where no training case shows it: about an adult's; and the least
@@ -233,20 +238,22 @@ def _worth(scores: np.ndarray) -> np.ndarray:
     """What it is worth to take a place for a vertebra of a name: (N, 26)."""
     strength = scores.sum(axis=1, keepdims=True)
     share = scores / strength
-    worth: np.ndarray = np.minimum(strength, 1) * (_BONUS + np.log(np.maximum(share, _LEAST_SHARE)))
+    worth: np.ndarray = strength / strength.max() * (_BONUS + np.log(np.maximum(share, _LEAST_SHARE)))
     return worth
 
 
 def _ways_to(label: int, steps: Steps) -> list[tuple[int, float, float, float]]:
     """The labels that may come before one: each with its penalty, and mean and deviation of the distance in mm."""
-    ways = [(above, _RARE_PENALTY, *steps.expected(label)) for below, above in _RARE if below == label]
+    mean, deviation = steps.expected(label)
+    one_step = mean, (deviation**2 + 2 * _PLACE_MM**2) ** 0.5
+    ways = [(above, _RARE_PENALTY, *one_step) for below, above in _RARE if below == label]
     # What leads to L1 leads to it from T13 too, which itself was paid for.
     if label == 20:
-        ways.append((T13, 0.0, *steps.expected(label)))
+        ways.append((T13, 0.0, *one_step))
     if label not in _USUAL:
         return ways
     place = _USUAL.index(label)
-    mean_mm, variance = 0.0, 0.0
+    mean_mm, variance = 0.0, 2 * _PLACE_MM**2
     for missed, above in enumerate(reversed(_USUAL[max(place - 1 - _MOST_MISSED, 0) : place])):
         mean, deviation = steps.expected(_USUAL[place - missed])
         mean_mm, variance = mean_mm + mean, variance + deviation**2

@@ -68,9 +68,20 @@ def test_candidates_within_8_mm_are_one_place():
 
 
 def test_a_place_is_worth_less_where_its_name_is_in_doubt():
-    """Its score times (3 + log of the name's share)."""
-    expected = [[0.8 * (3 + np.log(0.75)), 0.8 * (3 + np.log(0.25))]]
-    np.testing.assert_allclose(_worth(np.array([[0.6, 0.2]])), expected)
+    """Its score, as a share of the strongest place's, times (4 + log of the name's share)."""
+    expected = [[4 + np.log(0.75), 4 + np.log(0.25)], [0.5 * 4, 0.5 * (4 + np.log(0.02))]]
+    np.testing.assert_allclose(_worth(np.array([[0.3, 0.1], [0.2, 0.0]])), expected)
+
+
+def test_names_are_found_where_all_heatmaps_are_low_and_places_are_vague():
+    rng = np.random.default_rng(0)
+    vague = [
+        Candidate(label + shift, centre + rng.normal(0, 4, 3), score)
+        for label, centre in spine(WHOLE).items()
+        for shift, score in ((-1, 0.06), (0, 0.12), (1, 0.06))
+        if label + shift in WHOLE
+    ]
+    assert names(name_vertebrae(vague, STEPS)) == list(WHOLE)
 
 
 def test_noise_is_left_out():
