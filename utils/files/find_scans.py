@@ -125,7 +125,8 @@ def _scans_of_input(text: str, series: str | None, folders: _Folders) -> list[Sc
         scans = [source for match in known for source in _scans_of_file(match, series, folders)]
         scans += [scan for match in matches if match.is_dir() for scan in _scans_in_folder(match, series)]
     else:
-        raise UserError(f"{text}: no such file or folder; {WHAT_TO_GIVE}")
+        what = "a device or a pipe, not a file" if path.exists() else "no such file or folder"
+        raise UserError(f"{text}: {what}; {WHAT_TO_GIVE}")
     if not scans:
         deeper = f"; images deeper in it by a pattern, as '{path}/**/*_ct.nii.gz'" if path.is_dir() else ""
         raise UserError(f"{text}: no scan found here; {WHAT_TO_GIVE}{deeper}")

@@ -1,5 +1,6 @@
 """Which scans a user means by files, folders and patterns."""
 
+import os
 import re
 from pathlib import Path
 
@@ -139,6 +140,15 @@ def test_a_file_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
     (source,) = find_scans([str(tmp_path / "a.nii.gz")])
     with pytest.raises(UserError, match=r"a\.nii\.gz: can't be read \(Permission denied\)"):
         open_scan(source)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "ct.nii.gz")
+    (tmp_path / "ct2.nii").touch()
+    (source,) = find_scans([str(tmp_path / "ct.nii.gz")])
+    assert "a device or a pipe, not a file" in source.error
+    for text in (tmp_path, tmp_path / "*"):
+        assert [source.name for source in find_scans([str(text)])] == ["ct2"]
 
 
 def test_an_empty_name_is_not_the_working_folder(tmp_path, monkeypatch):

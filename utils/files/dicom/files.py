@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -118,9 +119,38 @@ def _check_pixels(header: Dataset, stream: IO[bytes]) -> None:
     held = stream.seek(0, os.SEEK_END) - start - (8 if is_implicit else 12)
     if tag != (0x7FE0, 0x0010) or held <= 0:
         raise ValueError("no pixels")
-    voxels = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
-    if length != _UNDEFINED_LENGTH and voxels * int(header.BitsAllocated) // 8 > min(length, held):
+    voxels = int(header.Rows) * int(needed(header, "Columns")) * int(header.get("NumberOfFrames") or 1)
+    if length != _UNDEFINED_LENGTH and voxels * int(needed(header, "BitsAllocated")) // 8 > min(length, held):
         raise ValueError("fewer pixels than claimed")
+
+
+def optional(header: Dataset, keyword: str) -> Any:
+    """What a header says under a keyword; None where it says nothing. Raises ValueError, which names the keyword."""
+    try:
+        value = header.get(keyword)
+    except Exception:  # text for numbers, and whatever else pydicom can't read
+        raise ValueError(f"{keyword} can't be read") from None
+    return None if value == "" else value
+
+
+def needed(header: Dataset, keyword: str) -> Any:
+    """The same where it has to say something. Raises ValueError, which names the keyword."""
+    value = optional(header, keyword)
+    if value is None:
+        raise ValueError(f"no {keyword}")
+    return value
+
+
+def needed_numbers(header: Dataset, keyword: str, count: int) -> np.ndarray:
+    """(count,) numbers under a keyword. Raises ValueError, which names the keyword, where it has others."""
+    value = needed(header, keyword)
+    try:
+        numbers = np.atleast_1d(np.array(value, float))
+    except (ValueError, TypeError):
+        raise ValueError(f"{keyword} can't be read") from None
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+        raise ValueError(f"{keyword} {value}")
+    return numbers
 
 
 def transfer_syntax(header: Dataset) -> UID:

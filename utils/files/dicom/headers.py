@@ -23,7 +23,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from utils.files.dicom.files import DicomFile, read_header, transfer_syntax
+from utils.files.dicom.files import DicomFile, needed, needed_numbers, read_header, transfer_syntax
 from utils.files.dicom.pixels import PixelMeaning, pixel_meaning
 
 _CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
@@ -159,7 +159,8 @@ def _why_no_ct(header: Dataset) -> str:
         return sop_class.name if sop_class else "no modality"
     if kind:
         return kind
-    if int(header.get("SamplesPerPixel") or 1) != 1 or not str(header.PhotometricInterpretation).startswith("MONO"):
+    photometric = str(needed(header, "PhotometricInterpretation"))
+    if int(header.get("SamplesPerPixel") or 1) != 1 or not photometric.startswith("MONO"):
         return "colour"
     if str(header.get("VolumetricProperties") or "VOLUME") == "DISTORTED":
         return "distorted"
@@ -193,18 +194,17 @@ def _slices(file: DicomFile, header: Dataset) -> list[Slice]:
 
 
 def _slice(file: DicomFile, header: Dataset, frame: int) -> Slice:
-    position_mm = np.array(_macro(header, frame, "PlanePositionSequence").ImagePositionPatient, float)
-    directions = np.array(_macro(header, frame, "PlaneOrientationSequence").ImageOrientationPatient, float)
-    spacing_mm = np.array(_macro(header, frame, "PixelMeasuresSequence").PixelSpacing, float)
+    position_mm = needed_numbers(_macro(header, frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
+    directions = needed_numbers(_macro(header, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+    spacing_mm = needed_numbers(_macro(header, frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
     directions = directions.reshape(2, 3)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     # Cosines are rounded as text; two directions far from right angles are none.
-    is_whole = np.isfinite([*position_mm, *directions.ravel(), *spacing_mm]).all() and position_mm.shape == (3,)
-    if not is_whole or (abs(lengths - 1) > 0.01).any() or abs(directions[0] @ directions[1]) > 0.01:
-        raise ValueError("no place in space")
-    if spacing_mm.shape != (2,) or (spacing_mm <= 0).any():
-        raise ValueError(f"pixel spacing {spacing_mm}")
-    size = (int(header.Columns), int(header.Rows))
+    if (abs(lengths - 1) > 0.01).any() or abs(directions[0] @ directions[1]) > 0.01:
+        raise ValueError(f"ImageOrientationPatient {directions.ravel().tolist()}")
+    if (spacing_mm <= 0).any():
+        raise ValueError(f"PixelSpacing {spacing_mm.tolist()}")
+    size = (int(needed(header, "Columns")), int(needed(header, "Rows")))
     steps_mm = directions / lengths * spacing_mm[::-1, None]  # the spacing of rows comes first
     try:
         meaning: PixelMeaning | str = pixel_meaning(header, _macro(header, frame, "PixelValueTransformationSequence"))

@@ -31,7 +31,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from utils.files.dicom.files import be_quiet, transfer_syntax
+from utils.files.dicom.files import be_quiet, needed, needed_numbers, optional, transfer_syntax
 
 # Padding is no part of the image; it becomes what surrounds a body. CT numbers of 12 bits begin here.
 PADDING_HU = -1024
@@ -118,8 +118,9 @@ def pixel_meaning(header: Dataset, transformation: Dataset) -> PixelMeaning:
     Raises:
         ValueError: why it can't be told, or that it isn't HU; a few words for the user.
     """
-    numbers = [int(header[key].value) for key in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")]
-    allocated, stored, high_bit, representation = numbers
+    needed(header, "SamplesPerPixel")  # by the decoders
+    keywords = ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+    allocated, stored, high_bit, representation = (int(needed(header, keyword)) for keyword in keywords)
     syntax = transfer_syntax(header)
     is_decoded = syntax in JPEG2000TransferSyntaxes or syntax in JPEGLSTransferSyntaxes
     if allocated not in (8, 16, 32) or not 1 <= stored <= high_bit + 1 <= allocated or representation not in (0, 1):
@@ -160,15 +161,15 @@ def _shared_table(words: bytes) -> np.ndarray:
 
 def _rescale(transformation: Dataset, lut: ModalityLut | None) -> tuple[float, float]:
     """Slope and intercept. Raises ValueError where they are missing, no numbers, or beside a LUT."""
-    texts = [transformation.get(key) for key in ("RescaleSlope", "RescaleIntercept")]
-    given = [text not in (None, "") for text in texts]
+    keywords = ("RescaleSlope", "RescaleIntercept")
+    given = [optional(transformation, keyword) is not None for keyword in keywords]
     if lut is not None:
         if any(given):
             raise ValueError("both a Modality LUT and a rescale")
         return 1.0, 0.0
     if not all(given):
         raise ValueError("no Rescale Slope or no Rescale Intercept, so that its values need not be HU")
-    slope, intercept = (float(text) for text in texts if text is not None)
+    slope, intercept = (float(needed_numbers(transformation, keyword, 1)[0]) for keyword in keywords)
     if not math.isfinite(slope * intercept) or slope == 0:
         raise ValueError(f"Rescale Slope {slope:g}, Intercept {intercept:g}")
     return slope, intercept

@@ -9,8 +9,10 @@ from unittest.mock import patch
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.dataelem import RawDataElement
 
 from utils.files.dicom.files import read_header
 from utils.files.find_scans import find_scans
@@ -171,6 +173,37 @@ def test_slices_that_differ_are_refused(tmp_path, hu, options):
     write_slices(tmp_path, hu, heights_mm=[21], names=["z.dcm"], **options)
     with pytest.raises(UserError, match=r"z\.dcm: size, spacing or orientation differ from 1\.2\.3_00\.dcm"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "words"),
+    [
+        *(
+            (keyword, None, f"no {keyword}")
+            for keyword in ("SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit")
+        ),
+        *((keyword, None, f"no {keyword}") for keyword in ("PixelRepresentation", "Rows", "Columns", "PixelSpacing")),
+        *((keyword, None, f"no {keyword}") for keyword in ("ImagePositionPatient", "PhotometricInterpretation")),
+        ("Columns", "", "no Columns"),
+        ("PixelSpacing", [1.5], "PixelSpacing 1.5"),
+        ("ImageOrientationPatient", [1, 0, 0, 0, 1], "ImageOrientationPatient [1"),
+        ("PixelSpacing", b"a\\b ", "PixelSpacing can't be read"),
+        ("RescaleSlope", b"abc ", "RescaleSlope can't be read"),
+    ],
+)
+def test_what_is_missing_or_wrong_in_headers_is_named(dicom, tmp_path, keyword, value, words):
+    for path in dicom.write_series(tmp_path / "ct", dicom.HU[:, :, :4]).iterdir():
+        header = pydicom.dcmread(path)
+        tag = header[keyword].tag
+        del header[keyword]
+        if isinstance(value, bytes):
+            header[tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
+        elif value is not None:
+            setattr(header, keyword, value or None)
+        header.save_as(path)
+    with pytest.raises(UserError) as error:
+        opened(tmp_path / "ct")
+    assert words in str(error.value)
 
 
 def test_a_folder_without_a_readable_slice_is_refused(tmp_path):
