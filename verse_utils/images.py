@@ -31,6 +31,9 @@ _LEAST_BOX_OF_AXES = 0.2
 # How many mm a NIfTI's unit of space is, by its code (metre, micron); the others are mm, or not told and taken for it.
 _MM_OF_UNIT = {1: 1000.0, 3: 0.001}
 
+# The code that says the least of a sform or qform, for those that no standard knows.
+_ALIGNED = 2
+
 _NIFTI_CLASSES: tuple[Any, ...] = (nib.Nifti2Image, nib.Nifti1Image)
 
 # Whatever nibabel, numpy and the unpackers raise on a damaged file.
@@ -82,7 +85,7 @@ def open_image(path: Path, shown: Path | None = None) -> nib.Nifti1Image:
     try:
         with _silent(), np.errstate(all="ignore"):  # our line says it, with the file's name
             image = _load(path)
-            lacks_spacing = _lacks_spacing(image)
+            image, lacks_spacing = _as_stored(image)
             image = _in_mm(image)
             shape = image.shape
             while len(shape) > 3 and shape[-1] == 1:
@@ -139,14 +142,25 @@ def _silent() -> Iterator[None]:
         logger.disabled = before
 
 
-def _lacks_spacing(image: Any) -> bool:
-    """Whether a NIfTI's grid hangs on a spacing that is stored as 0, which nibabel takes for 1 mm without a word."""
+def _as_stored(image: Any) -> tuple[Any, bool]:
+    """A NIfTI with what nibabel takes for something else, without a word, as the standard and ITK read it.
+
+    Returns:
+        The image, where a sform or qform counts whatever its code above 0 means; and whether its grid hangs on a
+        spacing that is stored as 0, which nibabel takes for 1 mm.
+    """
     if not isinstance(image, nib.Nifti1Pair) or image.header["sform_code"] > 0:
-        return False
+        return image, False
     files: Any = image.file_map
     with open_unpacked(Path(files["header" if "header" in files else "image"].filename)) as file:
         stored = type(image.header).from_fileobj(file, check=False)
-    return not (np.abs(stored["pixdim"][1:4]) > 0).all()  # a sign means nothing, to nibabel and ITK
+    if unknown := [name for name in ("sform_code", "qform_code") if stored[name] > 0 and image.header[name] == 0]:
+        header: Any = image.header.copy()
+        for name in unknown:
+            header[name] = _ALIGNED
+        image = type(image)(image.dataobj, header.get_best_affine(), header)
+    # Of a spacing, the sign means nothing, to nibabel and ITK.
+    return image, not image.header["sform_code"] > 0 and not (np.abs(stored["pixdim"][1:4]) > 0).all()
 
 
 def _in_mm(image: Any) -> Any:

@@ -307,6 +307,22 @@ def test_two_nearly_parallel_axes_are_no_grid(tmp_path):
         open_image(save(tmp_path / "ct.nii.gz", CT, affine, qform=0))
 
 
+@pytest.mark.parametrize(("place", "lacks"), [("sform", False), ("qform", False), ("no form", True)])
+@pytest.mark.parametrize("code", [99, 6, 32767, -1])
+def test_codes_that_no_standard_knows_count_as_itk_counts_them(tmp_path, place, lacks, code):
+    path = save(tmp_path / "ct.nii", CT, np.diag([-2.0, 3.0, -4.0, 1.0])[[1, 2, 0, 3]], qform=1, sform=1)
+    content = bytearray(path.read_bytes())
+    codes = {"qform": code if place == "qform" else 0, "sform": code if place == "sform" else 0}
+    content[252:256] = np.array([codes["qform"], codes["sform"]], "<i2").tobytes()
+    path.write_bytes(content)
+    image = open_image(path)
+    assert lacks_orientation(image) == (lacks or code < 0)
+    if not lacks and code > 0:
+        itk = SimpleITK.ReadImage(str(path))
+        lps = np.column_stack([np.reshape(itk.GetDirection(), (3, 3)) * itk.GetSpacing(), itk.GetOrigin()])
+        np.testing.assert_allclose(image.affine[:3], lps * [[-1], [-1], [1]], atol=1e-5)
+
+
 @pytest.mark.parametrize(("qform", "sform", "lacks"), [(0, 0, True), (1, 0, False), (0, 2, False)])
 def test_a_scan_without_codes_has_no_orientation(tmp_path, qform, sform, lacks):
     assert lacks_orientation(open_image(save(tmp_path / "ct.nii.gz", CT, qform=qform, sform=sform))) is lacks
