@@ -1,5 +1,6 @@
 """preprocessing.py as its users run it: whole data sets, broken ones, and a second run."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -142,6 +143,21 @@ def test_a_disk_without_room_is_one_line_before_any_work(root, tmp_path, monkeyp
     with pytest.raises(UserError, match=r"h5: writing \d cases, .* takes about .* kB, and 1.0 kB are free; make room"):
         preprocess(root, 19, settings, tmp_path / "other", workers=1)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_disk_that_becomes_full_is_no_fault_of_a_case_and_ends_the_run(root, tmp_path, monkeypatch):
+    writes = []
+
+    def fail(path):
+        writes.append(path)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("utils.misc.bring_to_disk", fail)
+    with pytest.raises(
+        UserError, match=r"^[^;]*\.cases/.*\.h5: can't be written \(No space left on device\); make room,"
+    ):
+        preprocess(root, 19, IsotropicSettings(6.0), tmp_path / "out", workers=1, pictures=False)
+    assert len(writes) == 1 and not (tmp_path / "out").exists()
 
 
 def test_a_stored_case_is_the_scan_at_1_mm(phantom_root, tmp_path):

@@ -18,7 +18,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
-from verse_utils.errors import UserError, one_line
+from verse_utils.errors import DiskError, UserError, one_line
 
 
 class Stopped(BaseException):
@@ -123,7 +123,7 @@ def written_aside(path: Path, keep: Path | None = None) -> Iterator[Path]:
         keep: new name for the file, or link, that is at ``path`` until now; without it, that is replaced.
 
     Raises:
-        UserError: an OSError in the body, which is to do nothing but write: the disk is full, the folder read-only.
+        DiskError: an OSError in the body, which is to do nothing but write: the disk is full, the folder read-only.
     """
     path = Path(path)
     target = path if keep else Path(os.path.realpath(path))
@@ -142,7 +142,7 @@ def written_aside(path: Path, keep: Path | None = None) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
-        raise UserError(f"{path}: can't be written ({reason}); make room, or choose another folder") from None
+        raise DiskError(f"{path}: can't be written ({reason}); make room, or choose another folder") from None
 
 
 def bring_to_disk(path: Path) -> None:

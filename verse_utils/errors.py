@@ -50,6 +50,10 @@ class MaskError(UserError):
     kind = "mask"
 
 
+class DiskError(UserError):
+    """Something can't be written: no fault of a case, and the next one would fare no better."""
+
+
 class SourceError(Exception):
     """A source can't give the data, even if it is asked again. The user made no mistake: the next source is tried."""
 

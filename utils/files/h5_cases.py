@@ -15,6 +15,7 @@ case is either complete or absent, and a second run only writes the missing case
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -129,6 +130,39 @@ def write_case(
         group.attrs["notes"] = canonical_json(notes or {})
 
 
+class _Target(io.FileIO):
+    """A file that HDF5 writes to. A write that fails, on a full disk, is kept in ``error``: HDF5 would crash from it.
+
+    What comes after it is lost; whoever closes the file must look.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of the bytes, not only those that have room at once."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        with self._kept():
+            while rest:
+                rest = rest[super().write(rest) :]
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the file's size."""
+        with self._kept():
+            return super().truncate(size)
+        return size or 0
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
+
+
 @contextmanager
 def h5_written_aside(path: Path, durable: bool = False) -> Iterator[h5py.File]:
     """An H5 to write, which takes its place at ``path`` when it is whole, and is removed on failure.
@@ -141,11 +175,14 @@ def h5_written_aside(path: Path, durable: bool = False) -> Iterator[h5py.File]:
         UserError: it can't be written.
     """
     with written_aside(path) as aside:
-        try:
-            with h5py.File(aside, "w", libver=CHECKED_FORMAT) as file:
-                yield file
-        except RuntimeError as error:  # that is what HDF5 makes of a disk that becomes full
-            raise OSError(str(error)) from error
+        with _Target(aside) as target:
+            try:
+                with h5py.File(target, "w", libver=CHECKED_FORMAT) as file:
+                    yield file
+            except RuntimeError as error:  # of HDF5, which copies from damaged files, too
+                raise target.error or OSError(str(error)) from error
+            if target.error:
+                raise target.error
         if durable:
             bring_to_disk(aside)
 

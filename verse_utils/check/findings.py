@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from verse_utils.errors import UserError, one_line
+from verse_utils.errors import DiskError, UserError, one_line
 
 # Columns of the table, in the order in which a case is checked.
 KINDS = ("pairing", "file", "grid", "intensities", "mask", "levels", "centroids", "duplicates", "other")
@@ -68,9 +68,15 @@ class CaseReport:
 
     @contextmanager
     def catching(self) -> Iterator[None]:
-        """Make a finding of the error that the body raises, so that the other checks and cases go on."""
+        """Make a finding of the error that the body raises, so that the other checks and cases go on.
+
+        Raises:
+            DiskError: from the body.
+        """
         try:
             yield
+        except DiskError:
+            raise
         except UserError as error:
             self.fault(error.kind, str(error))
         except MemoryError:

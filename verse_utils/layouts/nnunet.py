@@ -40,7 +40,7 @@ def _read(folder: Path, chosen: Chosen) -> list[Case]:
     if ending not in (".nii.gz", ".nii"):
         raise UserError(f"{path}: its files are {ending}, but only NIfTI is read; convert them to .nii.gz")
     splits = _first_fold(folder / "splits_final.json")
-    cases = []
+    cases: list[Case] = []
     for part, default in (("Tr", NO_SPLIT), ("Ts", "test")):
         if not (folder / f"labels{part}").is_dir():
             continue

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
 import signal
 
@@ -117,6 +118,26 @@ def test_handles_open_once_in_each_process(h5_path, method):
         image_hu, _ = pool.apply(store.read, ("training", "sub-a"))
     np.testing.assert_array_equal(image_hu, IMAGE)
     assert pickle.loads(pickle.dumps(store))._file is None
+
+
+def _write_with_room_for(path, size, error):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    try:
+        write(path)
+    except UserError as found:
+        error.put(str(found))
+
+
+@pytest.mark.parametrize("size", [0, 3000, 100_000])
+def test_a_disk_that_becomes_full_is_one_line_and_no_crash_of_hdf5(tmp_path, size):
+    context = multiprocessing.get_context("fork")
+    error = context.SimpleQueue()
+    process = context.Process(target=_write_with_room_for, args=(tmp_path / "a.h5", size, error))
+    process.start()
+    process.join()
+    assert process.exitcode == 0 and "sub-a.h5: can't be written (File too large); make room" in error.get()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_other_files_are_refused(h5_path, tmp_path):
