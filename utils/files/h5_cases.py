@@ -15,7 +15,6 @@ case is either complete or absent, and a second run only writes the missing case
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -29,6 +28,7 @@ import h5py
 import hdf5plugin  # its import also registers Blosc2 for reading
 import numpy as np
 
+from utils.files.h5_target import H5Target
 from utils.geometry.working_grid import WorkingGrid
 from utils.misc import bring_to_disk, written_aside
 from utils.tasks import Task
@@ -130,39 +130,6 @@ def write_case(
         group.attrs["notes"] = canonical_json(notes or {})
 
 
-class _Target(io.FileIO):
-    """A file that HDF5 writes to. A write that fails, on a full disk, is kept in ``error``: HDF5 would crash from it.
-
-    What comes after it is lost; whoever closes the file must look.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Write all of the bytes, not only those that have room at once."""
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        with self._kept():
-            while rest:
-                rest = rest[super().write(rest) :]
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        """Set the file's size."""
-        with self._kept():
-            return super().truncate(size)
-        return size or 0
-
-    @contextmanager
-    def _kept(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.error = self.error or error
-
-
 @contextmanager
 def h5_written_aside(path: Path, durable: bool = False) -> Iterator[h5py.File]:
     """An H5 to write, which takes its place at ``path`` when it is whole, and is removed on failure.
@@ -175,7 +142,7 @@ def h5_written_aside(path: Path, durable: bool = False) -> Iterator[h5py.File]:
         UserError: it can't be written.
     """
     with written_aside(path) as aside:
-        with _Target(aside) as target:
+        with H5Target(aside) as target:
             try:
                 with h5py.File(target, "w", libver=CHECKED_FORMAT) as file:
                     yield file

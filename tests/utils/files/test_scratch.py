@@ -41,6 +41,25 @@ def test_a_full_disk_is_told_before_it_is_full(monkeypatch):
         scratch.volume("second", (64, 64, 64), np.int16)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+def test_a_disk_that_becomes_full_meanwhile_is_one_line(monkeypatch):
+    """By another process, as where several scans are segmented at once."""
+    scratch = Scratch()
+    volume = scratch.volume("a", (64, 64, 64), np.int16)
+    os.dup2(os.open("/dev/full", os.O_RDWR), scratch._target.fileno())
+    with pytest.raises(UserError, match=r"a temporary file can't be written \(No space left on device\); name another"):
+        for _ in range(100):  # what is not whole stays in memory for a while
+            volume[...] = np.ones((64, 64, 64))
+            _ = volume[:4]
+            scratch._file.flush()
+
+
+def test_a_folder_that_takes_no_file_is_one_line(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null/nowhere")
+    with pytest.raises(UserError, match=r"a temporary file /dev/null/.* can't be written \(Not a directory\); name"):
+        Scratch()
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from Linux's /proc")
 def test_freed_memory_goes_back():
     def resident_mb():

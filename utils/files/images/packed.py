@@ -30,7 +30,11 @@ class UnpackedImage:
     """
 
     def __init__(self, member: DicomFile) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="spine-segmentation-", ignore_cleanup_errors=True)
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="spine-segmentation-", ignore_cleanup_errors=True)
+        except OSError as error:
+            reason = f"a temporary folder can't be made ({error.strerror}); name another folder in TMPDIR"
+            raise FileError(f"{member}: {reason}") from None
         self.path = self._unpack(member)
         if voxels := _voxels_name(self.path):
             other = replace(member, member=posixpath.join(posixpath.dirname(member.member), voxels))
