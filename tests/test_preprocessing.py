@@ -314,6 +314,18 @@ def test_a_file_that_goes_while_others_are_worked_on_costs_its_case_only(root, t
     assert gone.image_path.name in line and "no longer there" in line
 
 
+def test_a_copy_of_a_test_scan_does_not_train(root, tmp_path):
+    for path in [*root.rglob("*test/**/*_ct.nii.gz"), *root.rglob("*test/**/*_seg-vert_msk.nii.gz")]:
+        to = Path(str(path).replace("verse19test", "verse19training").replace("sub-phantom300", "sub-phantom301"))
+        to.parent.mkdir(parents=True)
+        shutil.copy(path, to)
+    store = H5Cases(preprocess(root, 19, IsotropicSettings(6.0), tmp_path / "out", workers=1, pictures=False))
+    assert ("training", "sub-phantom301") not in store.names and ("test", "sub-phantom300") in store.names
+    assert store.notes["left_out"] == [
+        "sub-phantom301 (training): the same scan as sub-phantom300 (test); give both one split, or leave one out"
+    ]
+
+
 def test_a_case_that_was_mended_is_added(root, tmp_path, run_script):
     whole = _ct(root).read_bytes()
     _break_truncated(root)
