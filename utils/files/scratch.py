@@ -33,7 +33,7 @@ def return_freed_memory() -> None:
         trim(0)
 
 
-class Volume(h5py.Dataset):
+class Volume(h5py.Dataset):  # type: ignore[misc]  # it has no types
     """A volume of a ``Scratch``. Reading and writing raise UserError once anything could not be written."""
 
     def __init__(self, dataset: h5py.Dataset, target: H5Target) -> None:
