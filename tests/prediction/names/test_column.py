@@ -57,11 +57,11 @@ def test_nothing_is_nothing():
     assert name_vertebrae([], STEPS) == [] and missed_levels([]) == []
 
 
-def test_candidates_within_8_mm_are_one_place():
-    """T6 and T7 of 5 mm apart are one place, nearer to the stronger; L1 lies 8 mm from it."""
-    one, other, apart = (np.array([5.0, -30.0, z]) for z in (900.0, 895.0, 908.0))
+def test_candidates_within_5_mm_are_one_place():
+    """T6 and T7 of 4 mm apart are one place, nearer to the stronger; L1 lies 5 mm from it."""
+    one, other, apart = (np.array([5.0, -30.0, z]) for z in (900.0, 896.0, 905.0))
     places_mm, scores = join_candidates([Candidate(14, other, 0.2), Candidate(13, one, 0.6), Candidate(20, apart, 0.3)])
-    np.testing.assert_allclose(places_mm, [[5, -30, 898.75], apart])
+    np.testing.assert_allclose(places_mm, [[5, -30, 899], apart])
     columns = [ANATOMICAL_ORDER.index(label) for label in (13, 14, 20)]
     np.testing.assert_allclose(scores[:, columns], [[0.6, 0.2, 0], [0, 0, 0.3]])
     assert scores.sum() == pytest.approx(1.1)
