@@ -183,7 +183,7 @@ class h5VerSe(Dataset[tio.Subject]):  # noqa: N801  the name that users know
         assert self.patches is not None
         where = tuple(slice(max(s, 0), max(s + n, 0)) for s, n in zip(start, self.patches.shape, strict=True))
         image_hu, label = self.store.read(*place, where)
-        before = np.maximum(-start, 0)
+        before = np.clip(-start, 0, self.patches.shape)
         behind = np.array(self.patches.shape) - image_hu.shape - before
         if before.any() or behind.any():
             widths = list(zip(before, behind, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import warnings
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -15,6 +16,7 @@ from torch import nn
 
 from networks import build_network
 from networks.network import Network
+from prediction.device import is_of_memory
 from prediction.pretrained import PRETRAINED, pretrained_checkpoint
 from utils.files.run_folder import find_run_folder
 from utils.intensity import HuScaling
@@ -23,7 +25,22 @@ from utils.tasks import TASKS, Task
 from verse_utils.errors import UserError
 
 FORMAT = "spine-segmentation checkpoint 1"
-_REMEDY = "give a run's folder or its best.pt, which the run's training command writes again from last.pt"
+
+
+class CheckpointError(UserError):
+    """A file that is no checkpoint, or none of this network, or a damaged one.
+
+    Attributes:
+        fault: the message without its remedy, for who knows a better one.
+    """
+
+    def __init__(
+        self,
+        fault: str,
+        remedy: str = "give a run's folder or its best.pt, which the run's training command writes again from last.pt",
+    ) -> None:
+        super().__init__(f"{fault}; {remedy}")
+        self.fault = fault
 
 
 @dataclass(frozen=True)
@@ -87,33 +104,39 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU; its ``sha256`` is that of the file.
 
     Raises:
-        UserError: it is no checkpoint, it is damaged, or its weights are not all finite.
+        CheckpointError: it is no checkpoint, it is damaged, or its weights are not all finite.
+        UserError: it can't be read, which says nothing about what it holds.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; give a run's folder, or its best.pt")
     try:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such checkpoint", "give a run's folder, or its best.pt")
         stored = path.read_bytes()  # once, for the hash and for torch
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UserError(f"{path}: can't be read ({reason}); make it readable") from None
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickles that it then refuses
             content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle raises nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:80] if path.stat().st_size else "empty"
+        if is_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80] if stored else "empty"
         if isinstance(error, pickle.UnpicklingError):  # torch tells of its own history first
             reason = "holds something else than tensors, numbers and text"
-        raise UserError(f"{path}: not a checkpoint, or damaged ({reason}); {_REMEDY}") from None
+        raise CheckpointError(f"{path}: not a checkpoint, or damaged ({reason})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path}: not a checkpoint of this project; give a run's folder, or its best.pt")
+        raise CheckpointError(f"{path}: not a checkpoint of this project", "give a run's folder, or its best.pt")
     try:
         spec = content["network"]
         content["network"] = NetworkSpec(**{**spec, "input_shape": tuple(spec["input_shape"])})
         content["task"] = TASKS[content["settings"]["task"]]
         not_finite = [name for name, tensor in content["weights"].items() if not torch.isfinite(tensor).all()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: damaged, its content is incomplete ({error!r:.80}); {_REMEDY}") from None
+        raise CheckpointError(f"{path}: damaged, its content is incomplete ({error!r:.80})") from None
     if not_finite:
-        raise UserError(
-            f"{path}: the weights of {not_finite[0]} are not finite; use an earlier checkpoint, or train anew"
-        )
+        fault = f"{path}: the weights of {not_finite[0]} are not finite"
+        raise CheckpointError(fault, "use an earlier checkpoint, or train anew")
     content["sha256"] = hashlib.sha256(stored).hexdigest()
     return content
 
@@ -183,12 +206,14 @@ def fill_network(network: nn.Module, spec: NetworkSpec, content: dict[str, Any],
     """Load the weights of what ``load_checkpoint`` read from a path into a network of the same plan.
 
     Raises:
-        UserError: the checkpoint is one of another model.
+        CheckpointError: the checkpoint is one of another model.
     """
     found: NetworkSpec = content["network"]
     if found.without_shape() != spec.without_shape():
-        raise UserError(f"{path}: a checkpoint of {found}, not of {spec}; give one of the same model and options")
+        fault = f"{path}: a checkpoint of {found}, not of {spec}"
+        raise CheckpointError(fault, "give one of the same model and options")
     try:
         network.load_state_dict(content["weights"])
     except RuntimeError as error:
-        raise UserError(f"{path}: weights don't fit {spec} ({str(error).splitlines()[0]}); train it anew") from None
+        fault = f"{path}: weights don't fit {spec} ({str(error).splitlines()[0]})"
+        raise CheckpointError(fault, "train it anew") from None

@@ -108,6 +108,11 @@ def compile_network(network: nn.Module, device: Device) -> None:
     network.compile()
 
 
+def is_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough. torch has one for GPUs; that of CPUs is told by its text."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
 def hardware() -> dict[str, str | int]:
     """Names of the CPU (``processor``) and of the GPU, if there is one (``gpu``), and the usable CPU ``cores``."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []

@@ -326,8 +326,8 @@ class _Layer:
 
 def _window(image_CXYZ: Tensor, start: Shape, window_shape: Sequence[int], air: float) -> Tensor:
     """(C, *window_shape) from a start that may lie outside of the image; air where there is none."""
-    before = [max(-s, 0) for s in start]
-    behind = [max(s + w - n, 0) for s, w, n in zip(start, window_shape, image_CXYZ.shape[1:], strict=True)]
+    before = [min(max(-s, 0), w) for s, w in zip(start, window_shape, strict=True)]
+    behind = [min(max(s + w - n, 0), w) for s, w, n in zip(start, window_shape, image_CXYZ.shape[1:], strict=True)]
     where = [slice(max(s, 0), max(s + w, 0)) for s, w in zip(start, window_shape, strict=True)]
     window = image_CXYZ[(slice(None), *where)]
     padding = [width for pair in reversed(list(zip(before, behind, strict=True))) for width in pair]

@@ -21,7 +21,7 @@ def make_h5(path, shape):
     write_case(
         case_file(path, "training", "sub-a"), StoredCase("sub-a", "sub-a", "training", grid), image, label, {}, {}
     )
-    pack_cases(path, SEGMENTATION, {}, [("training", "sub-a")])
+    pack_cases(path, SEGMENTATION, {"spacing_mm": 1.0}, [("training", "sub-a")])
     return path, image, label
 
 
@@ -52,18 +52,17 @@ def test_a_foreground_voxel_at_the_border_gives_a_patch_inside():
     assert start.tolist() == [0, 6, 12]
 
 
-@pytest.mark.parametrize("shape", [(12, 14, 16), (5, 14, 3)])
-def test_patches_are_the_volumes_voxels_and_know_where_they_lie(tmp_path, shape):
+@pytest.mark.parametrize(("shape", "overhang"), [((12, 14, 16), 3), ((5, 14, 3), 3), ((12, 14, 16), 20)])
+def test_patches_are_the_volumes_voxels_and_know_where_they_lie(tmp_path, shape, overhang):
+    """Some lie in the air alone, where the overhang is longer than they are."""
     path, image, label = make_h5(tmp_path / "a.h5", shape)
-    dataset = h5VerSe(
-        path, "training", patches=Patches((8, 8, 8), per_volume=40, foreground_share=1 / 3, overhang_vox=(0, 0, 3))
-    )
+    dataset = h5VerSe(path, "training", patches=Patches((8, 8, 8), 40, 1 / 3, overhang_vox=(0, 0, overhang)))
     assert len(dataset) == 40
     for index in range(40):
         subject = dataset[index]
         start = np.rint(subject["image"].affine[:3, 3]).astype(int)
-        inside = [slice(max(s, 0), min(s + 8, n)) for s, n in zip(start, shape, strict=True)]
-        there = tuple(slice(w.start - s, w.stop - s) for w, s in zip(inside, start, strict=True))
+        inside = [slice(*np.clip([s, s + 8], 0, n)) for s, n in zip(start, shape, strict=True)]
+        there = tuple(slice(*np.clip([w.start - s, w.stop - s], 0, 8)) for w, s in zip(inside, start, strict=True))
         patch = subject["image"].data[0].numpy()
         np.testing.assert_array_equal(patch[there], image[tuple(inside)])
         np.testing.assert_array_equal(subject["label"].data[0].numpy()[there], label[tuple(inside)])

@@ -72,6 +72,8 @@ def train_and_test(settings: TrainingSettings) -> None:
                 load_weights(find_checkpoint(settings.init_from, settings.output, settings.task), spec, network)
             if ranks.is_writer:
                 stack.enter_context(_open_run_folder(settings, plan, datasets["training"].store.fingerprint(), ranks))
+            if settings.restart:  # the old run was moved aside; now it would be this one
+                interruption.again = "the same command without --restart"
             with limit_memory(spec, plan.device.torch_device, settings.memory_gb):
                 trainer = Trainer(task, spec, network, datasets, settings, plan, ranks, interruption)
                 stack.callback(trainer.end_workers)

@@ -337,7 +337,7 @@ class Trainer:
     def _stop_if_asked(self) -> None:
         number = max(self.ranks.gather(self.interruption.signal_number or 0))
         if number:
-            raise Stopped(number, str(self.progress))
+            raise Stopped(number, str(self.progress), self.interruption.again)
 
     def _write_best(self) -> None:
         if self.best.epoch == 0:  # there may be one of an epoch that is done again

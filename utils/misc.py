@@ -20,6 +20,12 @@ from typing import Any, NoReturn
 
 from verse_utils.errors import DiskError, UserError, one_line
 
+# Why a system refuses a file, where nothing is wrong with the program: whoever started it must mend that.
+_REFUSALS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE),
+}
+
 
 class Stopped(BaseException):
     """A signal asked the program to stop. Like KeyboardInterrupt, it is nothing that ``except Exception`` may catch.
@@ -27,11 +33,12 @@ class Stopped(BaseException):
     Attributes:
         signal_number: of the signal.
         where: how far the work had come, for the user; "" if unknown.
+        again: what goes on from there.
     """
 
-    def __init__(self, signal_number: int, where: str = "") -> None:
-        super().__init__(signal_number, where)
-        self.signal_number, self.where = signal_number, where
+    def __init__(self, signal_number: int, where: str = "", again: str = "the same command") -> None:
+        super().__init__(signal_number, where, again)
+        self.signal_number, self.where, self.again = signal_number, where, again
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -58,8 +65,8 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 
     A UserError becomes one line on stderr and exit code 2, a warning one line on stderr. Ctrl-C and ``Stopped`` become
     one line and the exit code of shells: 128 and the signal's number; so does, without a line, output that nobody reads
-    any more. Output for which the disk has no room is one line and exit code 2. What is printed reaches a log file line
-    by line.
+    any more. A file that the system refuses, and output for which the disk has no room, are one line and exit code 2.
+    What is printed reaches a log file line by line.
     """
 
     @wraps(main)
@@ -79,12 +86,16 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
             line = re.sub(r"(?s)^.*^verse_utils\.errors\.\w+: ", "", str(error).strip(), flags=re.MULTILINE)
             print(f"error: {one_line(line)}", file=sys.stderr)
             sys.exit(2)
-        except (KeyboardInterrupt, Stopped) as stop:
-            where = f" {stop.where}" if isinstance(stop, Stopped) and stop.where else ""
-            again = "the same command" + (" without --restart" if "--restart" in sys.argv else "")
-            print(f"stopped{where}; {again} goes on from here", file=sys.stderr)
-            sys.exit(128 + (stop.signal_number if isinstance(stop, Stopped) else signal.SIGINT))
+        except (KeyboardInterrupt, Stopped) as error:
+            stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+            where = f" {stop.where}" if stop.where else ""
+            print(f"stopped{where}; {stop.again} goes on from here", file=sys.stderr)
+            sys.exit(128 + stop.signal_number)
         except OSError as error:
+            if error.filename is not None and error.errno in _REFUSALS:
+                where, reason = one_line(error.filename), os.strerror(error.errno)
+                print(f"error: {where}: can't be used ({reason}); mend that, or choose another place", file=sys.stderr)
+                sys.exit(2)
             if error.errno not in (errno.EPIPE, errno.ENOSPC):
                 raise
             for stream in (sys.stdout, sys.stderr) if error.errno == errno.EPIPE else (sys.stdout,):
@@ -142,7 +153,8 @@ def written_aside(path: Path, keep: Path | None = None) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
-        raise DiskError(f"{path}: can't be written ({reason}); make room, or choose another folder") from None
+        where = error.filename2 or path  # a file that is to be kept is renamed first
+        raise DiskError(f"{where}: can't be written ({reason}); make room, or choose another folder") from None
 
 
 def bring_to_disk(path: Path) -> None:

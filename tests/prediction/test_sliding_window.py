@@ -19,10 +19,11 @@ def test_windows_cover_every_voxel_and_stay_inside(size, overlap):
 
 
 @pytest.mark.parametrize("shape", [(20, 24, 30), (5, 24, 9), (8, 8, 8)])
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_pointwise_network_gives_what_it_gives_on_the_whole(shape, batch_size):
+@pytest.mark.parametrize(("batch_size", "overhang"), [(1, 0), (3, 0), (3, 13)])
+def test_a_pointwise_network_gives_what_it_gives_on_the_whole(shape, batch_size, overhang):
+    """However many windows see air alone, where the overhang is longer than they are."""
     image = torch.rand(1, *shape) + 0.1
-    found = predict_probabilities(lambda x: 3 * x - 1, image, (8, 8, 8), batch_size=batch_size)
+    found = predict_probabilities(lambda x: 3 * x - 1, image, (8, 8, 8), 0.5, batch_size, (overhang,) * 3)
     torch.testing.assert_close(found, torch.sigmoid(3 * image - 1))
 
 

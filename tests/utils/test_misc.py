@@ -147,22 +147,28 @@ def test_a_command_runs_without_output():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_signal_is_no_error_that_anything_catches(capsys, monkeypatch):
+def test_a_signal_is_no_error_that_anything_catches(capsys):
     def main():
         try:
-            raise Stopped(15, " after epoch 1")
+            raise Stopped(15, "after epoch 1")
         except Exception as error:  # as around what a broken file raises
             raise UserError("broken") from error
 
     with pytest.raises(SystemExit) as stop:
         command(main)()
     assert stop.value.code == 143
-    monkeypatch.setattr(sys, "argv", ["train.py", "--restart"])
-    with pytest.raises(SystemExit):
-        command(main)()
-    plain, restarted = capsys.readouterr().err.splitlines()
-    assert plain.endswith("; the same command goes on from here")
-    assert restarted.endswith("; the same command without --restart goes on from here")
+    assert capsys.readouterr().err == "stopped after epoch 1; the same command goes on from here\n"
+
+
+def test_a_file_that_the_system_refuses_is_one_line(tmp_path, capsys):
+    """Whatever the program was about to do with it; what a program does wrong stays an error with a traceback."""
+    for spoilt in (lambda: tmp_path.unlink(), lambda: tmp_path.joinpath("x" * 300).stat()):
+        with pytest.raises(SystemExit) as stop:
+            command(spoilt)()
+        (line,) = capsys.readouterr().err.splitlines()
+        assert stop.value.code == 2 and line.startswith(f"error: {tmp_path}") and "can't be used (" in line
+    with pytest.raises(FileNotFoundError):
+        command(lambda: tmp_path.joinpath("absent").unlink())()
 
 
 def test_a_row_is_a_line_whatever_it_holds(tmp_path):

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from networks.checkpointing import checkpoint_blocks
 from networks.network import Network
 from prediction.checkpoints import NetworkSpec
-from prediction.device import fastest_precision
+from prediction.device import fastest_precision, is_of_memory
 from training.settings import OPTIMIZERS
 from training.steps.step_plan import StepPlan
 from verse_utils.errors import UserError
@@ -120,8 +120,7 @@ def limit_memory(spec: NetworkSpec, device: torch.device, memory_gb: float | Non
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-        if not of_memory:
+        if not is_of_memory(error):
             raise
         remedy = "lower --memory_gb" if memory_gb else "add --memory_gb with what there is"
         raise UserError(f"--model {spec}: memory on {device} was not enough; {remedy}") from None

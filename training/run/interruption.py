@@ -26,11 +26,13 @@ class Interruption:
     ``__del__``, and some places make another error of it; a signal that comes just there is not lost.
 
     Attributes:
+        again: the command that goes on from there, for ``Stopped``.
         signal_number: of the signal that was noted; None before.
         may_wait: whether the program asks for ``signal_number`` and stops by itself.
     """
 
     def __init__(self) -> None:
+        self.again = "the same command"
         self.signal_number: int | None = None
         self.may_wait = False
         self._raised: int | None = None
@@ -47,12 +49,12 @@ class Interruption:
             signal.signal(number, handler)
         sys.unraisablehook = self._hook
         if self._raised is not None and error is not None and not isinstance(error, Stopped):
-            raise Stopped(self._raised) from None
+            raise Stopped(self._raised, again=self.again) from None
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if not self.may_wait or self.signal_number == number:
             self._raised = number
-            raise Stopped(number)
+            raise Stopped(number, again=self.again)
         self.signal_number = number
 
     def _send_again(self, lost: UnraisableHookArgs) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prediction.checkpoints import NetworkSpec, fill_network, load_checkpoint, save_checkpoint
-from prediction.device import hardware
+from prediction.checkpoints import CheckpointError, NetworkSpec, fill_network, load_checkpoint, save_checkpoint
+from prediction.device import hardware, is_of_memory
 from training.settings import TrainingSettings
 from training.steps.batches import case_of
 from training.steps.ranks import Ranks
@@ -271,7 +271,7 @@ def load_last(
         How far the run has come and the best network, or None where there is no checkpoint yet.
 
     Raises:
-        UserError: neither checkpoint can be used.
+        UserError: neither checkpoint can be used, or one can't be read.
     """
     run = settings.run_folder
     damages = []
@@ -280,8 +280,8 @@ def load_last(
             continue
         try:
             progress, best = _load(path, spec, network, parts, settings, ranks)
-        except UserError as error:
-            damages.append(str(error).partition("; ")[0])  # without a remedy for files that a command names
+        except CheckpointError as error:
+            damages.append(error.fault)
             continue
         if ranks.is_writer:
             for damage in damages:
@@ -309,11 +309,11 @@ def is_best_written(run: RunFolder, best: Best, spec: NetworkSpec, task: Task) -
     try:
         content = load_checkpoint(path)
         if content["task"] != task or content["network"] != spec:
-            raise UserError(f"{path}: a checkpoint of another run")
-    except UserError as error:
+            raise CheckpointError(f"{path}: a checkpoint of another run")
+    except CheckpointError as error:
         aside = move_aside(path, "damaged")
         warnings.warn(
-            f"{error}. Kept as {aside.name}; it is written again from {run.last_checkpoint.name}", stacklevel=2
+            f"{error.fault}. Kept as {aside.name}; it is written again from {run.last_checkpoint.name}", stacklevel=2
         )
         return False
     return bool(content.get("epoch") == best.epoch)
@@ -327,10 +327,10 @@ def _load(
     settings: TrainingSettings,
     ranks: Ranks,
 ) -> tuple[Progress, Best]:
-    """Load one checkpoint. Raises UserError, whatever is wrong with it."""
+    """Load one checkpoint. Raises CheckpointError, whatever is wrong with it."""
     content = load_checkpoint(path)
     if content["task"] != settings.task:
-        raise UserError(f"{path}: is the checkpoint of a {content['task'].network_name}, not of this run")
+        raise CheckpointError(f"{path}: is the checkpoint of a {content['task'].network_name}, not of this run")
     fill_network(network, spec, content, path)
     try:
         for name, part in parts.items():
@@ -345,7 +345,9 @@ def _load(
         else:  # as many processes as before would draw the same numbers again
             torch.manual_seed(hash((settings.seed, ranks.rank, progress.epoch, progress.position)) % 2**63)
     except Exception as error:  # a broken checkpoint raises nearly anything
-        raise UserError(f"{path}: damaged, or of another version of this project ({error!r:.80})") from None
+        if is_of_memory(error):
+            raise
+        raise CheckpointError(f"{path}: damaged, or of another version of this project ({error!r:.80})") from None
     return progress, best
 
 
