@@ -6,6 +6,7 @@ from monai.networks.blocks.mednext_block import MedNeXtBlock, MedNeXtDownBlock, 
 from monai.networks.nets.mednext import create_mednext
 from torch import nn
 
+from networks.blocks.norms import norm_single_voxels
 from networks.network import LibraryNetwork, Shape
 
 
@@ -37,6 +38,7 @@ class MedNeXt(LibraryNetwork):
     ) -> None:
         super().__init__(input_shape, divisor=16)
         self.body = create_mednext(variant, 3, in_channels, out_channels, kernel_size, deep_supervision)
+        norm_single_voxels(self.body)
 
     def heads(self) -> list[nn.Module]:
         """The 1×1×1 convolution of each level that gives logits."""

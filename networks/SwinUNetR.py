@@ -20,7 +20,7 @@ from monai.networks.nets.swin_unetr import (
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from networks.blocks.norms import InstanceNorm
+from networks.blocks.norms import norm_single_voxels
 from networks.blocks.residual_block import ResidualBlock, split_residual_blocks
 from networks.network import LibraryNetwork, Shape
 
@@ -82,7 +82,7 @@ class SwinUNetR(LibraryNetwork):
             elif isinstance(module, WindowAttention):
                 module.__class__ = _WindowAttention
         split_residual_blocks(self.body)
-        _norm_single_voxels(self.body.encoder10)
+        norm_single_voxels(self.body.encoder10)
 
     def heads(self) -> list[nn.Module]:
         """The last 1×1×1 convolution."""
@@ -155,11 +155,3 @@ def _parts(size: int, window: int, shift: int) -> list[tuple[slice, int]]:
         return [(slice(size), 0)]
     ends = (0, size - window, size - shift, size)
     return [(slice(ends[part], ends[part + 1]), part) for part in range(3)]
-
-
-def _norm_single_voxels(block: nn.Module) -> None:
-    """Replace torch's instance norms, which refuse the single voxel that 32³ leaves at the bottom, by their equals."""
-    for module in list(block.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.InstanceNorm3d):
-                setattr(module, name, InstanceNorm(child.num_features, affine=False))

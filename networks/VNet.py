@@ -6,6 +6,7 @@ from monai.networks.nets import VNet as MonaiVNet
 from monai.networks.nets.vnet import DownTransition, InputTransition, LUConv, UpTransition
 from torch import nn
 
+from networks.blocks.norms import norm_single_voxels
 from networks.network import LibraryNetwork, Shape
 
 _LAST_CHANNELS = 32  # of the last stage, fixed in MONAI
@@ -33,6 +34,7 @@ class VNet(LibraryNetwork):
         super().__init__(input_shape, divisor=16)
         self.body = MonaiVNet(3, in_channels, dropout_prob_down=dropout, dropout_prob_up=(dropout, dropout))
         self.body.out_tr = nn.Conv3d(_LAST_CHANNELS, out_channels, kernel_size=1)
+        norm_single_voxels(self.body)
 
     def heads(self) -> list[nn.Module]:
         """The last 1×1×1 convolution."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import warnings
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -156,11 +157,15 @@ def _pictures(run: FinishedRun, room: int) -> dict[str, str]:
 
 
 def jpeg_data_url(path: Path, most_bytes: int) -> str | None:
-    """A picture as a JPEG's data URL of at most so many characters; None where it would not be legible."""
+    """A picture as a JPEG's data URL of at most so many characters; None where it is damaged or would be illegible."""
     from PIL import Image
 
-    with Image.open(path) as opened:
-        rgba = opened.convert("RGBA")
+    try:
+        with Image.open(path) as opened:
+            rgba = opened.convert("RGBA")
+    except OSError:  # whatever is wrong with it
+        warnings.warn(f"{path}: damaged, or no picture; the report is without it", stacklevel=2)
+        return None
     picture = Image.new("RGB", rgba.size, "white")  # figures are transparent where their paper is
     picture.paste(rgba, mask=rgba.getchannel("A"))
     for width, quality in _JPEG_STEPS:

@@ -293,8 +293,8 @@ def _check(settings: TrainingSettings) -> None:
         raise UserError(f"--bone_share {settings.bone_share}: must lie between 0 and 1")
     if not 0 <= settings.overlap < 1:
         raise UserError(f"--overlap {settings.overlap}: must be at least 0 and less than 1")
-    if settings.workers < 0:
-        raise UserError(f"--workers {settings.workers}: must not be negative")
+    if not 0 <= settings.workers <= 1000:
+        raise UserError(f"--workers {settings.workers}: must lie between 0 and 1000")
     if not 0 <= settings.seed < 2**63:  # as large as torch takes
         raise UserError(f"--seed {settings.seed}: must be at least 0 and less than 2^63")
     name = settings.model_name

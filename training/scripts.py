@@ -154,6 +154,8 @@ def _datasets(task: TrainingTask, settings: TrainingSettings) -> dict[str, h5Ver
     for split, dataset in datasets.items():
         if not len(dataset):
             raise UserError(f"{dataset.store.name}: no {split} cases; add some and run preprocessing.py again")
+        if not any(len(dataset.store.foreground_vox(*place)) for place in dataset.places):
+            raise UserError(f"{dataset.store.name}: no mask of the {split} cases holds a vertebra; check the masks")
     datasets["whole"] = task.dataset(h5_paths, "validation", whole=True)
     datasets["test"] = task.dataset(h5_paths, "test")
     return datasets

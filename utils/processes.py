@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from multiprocessing import parent_process
 from threading import Thread
+
+_LOOK_S = 1.0  # between two looks at whether a parent is still there
 
 
 def end_with_parent() -> None:
@@ -15,5 +19,17 @@ def end_with_parent() -> None:
         assert parent is not None
         parent.join()
         os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def stop_with_parent() -> None:
+    """Have this process get SIGTERM when the program that started it was killed. A parent of any kind is looked for."""
+    started_by = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == started_by:
+            time.sleep(_LOOK_S)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=watch, daemon=True).start()

@@ -31,3 +31,15 @@ class BatchNorm(nn.BatchNorm3d):
                 features_BCXYZ, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         return super().forward(features_BCXYZ)
+
+
+def norm_single_voxels(body: nn.Module) -> None:
+    """Replace torch's norms in a new network of a library, which refuse a single voxel, by their equals from here."""
+    for module in list(body.modules()):
+        for name, norm in module.named_children():
+            if isinstance(norm, nn.InstanceNorm3d):
+                setattr(module, name, InstanceNorm(norm.num_features, norm.affine))
+            elif isinstance(norm, nn.BatchNorm3d):
+                setattr(module, name, BatchNorm(norm.num_features))
+            elif isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels:
+                setattr(module, name, InstanceNorm(norm.num_channels))

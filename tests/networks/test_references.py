@@ -57,8 +57,9 @@ def test_attention_gates_scale_the_skips():
         torch.testing.assert_close(gated(image), plain(image))
 
 
-def test_unet_takes_a_single_voxel_at_its_bottom():
-    network = build_network("UNet", 1, 1, (16, 16, 16))
+@pytest.mark.parametrize("name", ["MedNeXt", "UNet", "VNet"])
+def test_a_single_voxel_at_the_bottom_is_taken(name):
+    network = build_network(name, 1, 1, (16, 16, 16))
     network(torch.randn(1, 1, 16, 16, 16)).sum().backward()
 
 

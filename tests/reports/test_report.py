@@ -111,6 +111,9 @@ def test_a_picture_gets_smaller_until_it_fits(tmp_path):
     assert sizes == sorted(sizes, reverse=True) and sizes[1] <= 400_000 and sizes[2] <= 80_000
     assert Image.open(io.BytesIO(base64.b64decode(urls[1].partition(",")[2]))).format == "JPEG"
     assert jpeg_data_url(path, 700) is None
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(UserWarning, match=f"{path.name}: damaged"):
+        assert jpeg_data_url(path, 14_000_000) is None
 
 
 def test_surfaces_are_for_the_worst_cases_only(make_run, monkeypatch):

@@ -75,8 +75,8 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     assert results_of(runs / "killed") == results_of(runs / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_signal_stops_after_the_step_and_the_same_command_goes_on(segment, tmp_path, number, results_of):
+@pytest.mark.parametrize(("number", "flags"), [(signal.SIGINT, []), (signal.SIGTERM, ["--restart"])])
+def test_a_signal_stops_after_the_step_and_the_same_command_goes_on(segment, tmp_path, number, flags, results_of):
     assert segment("whole").returncode == 0
     step = engine.Trainer._step
 
@@ -85,9 +85,10 @@ def test_a_signal_stops_after_the_step_and_the_same_command_goes_on(segment, tmp
         return step(self, batches)
 
     with patch.object(engine.Trainer, "_step", with_signal):
-        result = segment("stopped")
+        result = segment("stopped", *flags)
     assert result.returncode == 128 + number
-    assert result.stderr.splitlines()[-1] == "stopped after 1 patches of epoch 1; the same command goes on from here"
+    again = " ".join(["the same command", *(f"without {flag}" for flag in flags)])
+    assert result.stderr.splitlines()[-1] == f"stopped after 1 patches of epoch 1; {again} goes on from here"
     assert segment("stopped").returncode == 0
     assert results_of(tmp_path / "trained_models/stopped") == results_of(tmp_path / "trained_models/whole")
 
@@ -291,11 +292,12 @@ def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(finished, load_
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_best_checkpoint_is_found(finished, load_again, damage):
+    """Its message has no remedy for a file that a command names, as there is nothing left to do."""
     best = finished / "best.pt"
     assert load_again()[2:] == (True, [])
     DAMAGES[damage](best, torch.load(best, weights_only=True))
     _, _, is_written, (told,) = load_again()
-    assert not is_written and "best.pt: " in told and "it is written again from last.pt" in told
+    assert not is_written and "best.pt: " in told and "it is written again from last.pt" in told and "give" not in told
     assert (finished / "best.pt.damaged").exists() and not (finished / "evil").exists()
 
 
@@ -323,6 +325,19 @@ def test_a_signal_while_a_checkpoint_is_read_takes_it_for_no_damage(segment, fin
     before = {path.name for path in finished.iterdir()}
     with patch("torch.load", side_effect=Stopped(signal.SIGTERM)):
         assert segment("run", "--full_validation", 2).returncode == 143
+    assert {path.name for path in finished.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), MemoryError()], ids=lambda error: repr(error)
+)
+def test_a_checkpoint_that_cant_be_read_is_no_damaged_one(segment, finished, error, assert_one_line_error):
+    before = {path.name for path in finished.iterdir()}
+    with patch("torch.load" if isinstance(error, MemoryError) else "pathlib.Path.read_bytes", side_effect=error):
+        result = segment("run", "--full_validation", 2)
+    assert_one_line_error(
+        result, *(["memory", "not enough"] if isinstance(error, MemoryError) else ["last.pt", "Perm"])
+    )
     assert {path.name for path in finished.iterdir()} == before
 
 

@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import distributed
 
+from utils.processes import stop_with_parent
+
 # How long processes wait for one that preprocesses or validates. torchrun ends them all as soon as one of them fails.
 _PATIENCE = timedelta(days=7)
 # What torchrun sets, and what holds without it.
 _ENVIRONMENT = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+_TORCHRUN = "TORCHELASTIC_RUN_ID"  # other launchers, such as a shell's script, may end before the processes
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
     if ranks.count == 1:
         yield ranks
         return
+    if _TORCHRUN in os.environ:  # it ends all of them if it is asked to end, but not if it is killed
+        stop_with_parent()
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
