@@ -24,7 +24,7 @@ def end_with_parent() -> None:
 
 
 def stop_with_parent() -> None:
-    """Have this process get SIGTERM when the program that started it was killed. A parent of any kind is looked for."""
+    """Have this process get SIGTERM when the program that started it is gone, as it was killed."""
     started_by = os.getppid()
 
     def watch() -> None:

@@ -6,8 +6,9 @@ import os
 import resource
 import secrets
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from threading import Thread
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from reports.report import write_report
 from training.run.state import Progress
 from training.settings import TrainingSettings
 from utils.files.run_folder import RunFolder
+from verse_utils.errors import UserError
 
 # How long a server of Weights & Biases may take for its first answer, and to set up a run after that.
 ANSWER_SECONDS, SETUP_SECONDS = 5, 30
@@ -42,8 +44,9 @@ class Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if kind is None else 1)
+        with self._no_obstacle():
+            if self._wandb is not None:
+                self._wandb.finish(exit_code=0 if kind is None else 1)
 
     def log(self, progress: Progress) -> None:
         """Tell about the epoch that was done last, when its files are written.
@@ -58,14 +61,25 @@ class Tracker:
             from wandb import Image
 
             numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
-            picture = Image(str(settings.run_folder.epoch_picture(epoch)))
-            self._wandb.log({**numbers, "validation": picture}, step=epoch)
+            with self._no_obstacle():
+                picture = Image(str(settings.run_folder.epoch_picture(epoch)))
+                self._wandb.log({**numbers, "validation": picture}, step=epoch)
 
     def log_test(self, summary: dict[str, dict[str, Any]]) -> None:
         """Tell about the test, by the summary that ``test_metrics.json`` and the report show."""
         print_means(summary)
-        if self._wandb is not None:
-            self._wandb.summary.update({"test": summary})
+        with self._no_obstacle():
+            if self._wandb is not None:
+                self._wandb.summary.update({"test": summary})
+
+    @contextmanager
+    def _no_obstacle(self) -> Iterator[None]:
+        """In it, what goes wrong at Weights & Biases ends the logging there, but not a run of days."""
+        try:
+            yield
+        except Exception as error:  # as many as it has parts
+            self._wandb = None
+            warnings.warn(f"Weights & Biases: {error!r:.100}; the run goes on without it", stacklevel=2)
 
 
 def print_means(summary: dict[str, dict[str, Any]]) -> None:
@@ -112,7 +126,19 @@ def _peak_gib(device: torch.device) -> float:
 
 
 def _start_wandb(settings: TrainingSettings) -> Any:
-    """Begin or continue the run at Weights & Biases; offline without a key or an answer. It writes below the run."""
+    """Begin or continue the run at Weights & Biases. Raises UserError where it refuses the settings given to it."""
+    import wandb
+
+    try:
+        return _begin(settings)
+    except (wandb.Error, ValueError) as error:
+        reason = " ".join(str(error).split())
+        remedy = "mend the variables WANDB_… of the environment, or leave --use_wandb out"
+        raise UserError(f"--use_wandb: refused by Weights & Biases ({reason:.200}); {remedy}") from None
+
+
+def _begin(settings: TrainingSettings) -> Any:
+    """Begin or continue the run, offline without a key or an answer. It writes below the run."""
     import wandb
 
     folder = settings.run_folder
@@ -144,7 +170,8 @@ def _start_wandb(settings: TrainingSettings) -> Any:
             reason = f"{server}: {str(error).splitlines()[0]:.100}"
             wandb.teardown()  # what is left of it holds the id
     run = wandb.init(mode="offline" if mode == "online" else mode, settings=options, **shared)
-    print(f"Weights & Biases: not online ({reason}); later: wandb sync {folder.path / 'wandb'}/offline-run-*")
+    later = f"; later: wandb sync {folder.path / 'wandb'}/offline-run-*" if mode != "disabled" else ""
+    print(f"Weights & Biases: not online ({reason}){later}")
     return run
 
 

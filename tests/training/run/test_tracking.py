@@ -113,3 +113,22 @@ def test_with_a_key_and_no_network_it_goes_offline(segment, monkeypatch, wandb_r
     assert result.returncode == 0, result.stderr
     assert "no answer from http://127.0.0.1:9" in result.stdout and "wandb sync trained_models/run" in result.stdout
     assert len(wandb_runs()) == 1
+
+
+def test_settings_of_weights_and_biases_that_it_refuses_are_one_line(
+    segment, monkeypatch, assert_one_line_error, wandb_runs
+):
+    monkeypatch.setenv("WANDB_MODE", "somehow")
+    assert_one_line_error(
+        segment("run", "--use_wandb"), "--use_wandb", "mode", "'online'", "WANDB_… of the environment"
+    )
+    assert not wandb_runs()
+
+
+def test_what_goes_wrong_at_weights_and_biases_ends_no_run(tmp_path):
+    with patch.object(tracking, "_start_wandb") as start:
+        tracker = Tracker(settings(output=tmp_path, use_wandb=True), torch.device("cpu"))
+    start.return_value.summary.update.side_effect = OSError(28, "No space left on device")
+    with pytest.warns(UserWarning, match="No space left.*goes on without"), tracker:
+        tracker.log_test({"dice": {"mean": 0.5, "unit": "1"}})
+    assert not start.return_value.finish.called
