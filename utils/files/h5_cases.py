@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import h5py
 import hdf5plugin  # its import also registers Blosc2 for reading
 import numpy as np
+from nibabel.orientations import OrientationError
 
 from utils.files.h5_target import H5Target
 from utils.geometry.working_grid import WorkingGrid
@@ -50,8 +51,8 @@ CASE_GROUP = "case"  # in the file of a single case
 _FOREGROUND_DATASET = "bone_vox"  # its name in existing files
 
 
-# What h5py, and reading JSON from it, raise where a file was damaged or is none of ours.
-DAMAGE = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+# What h5py, reading JSON from it, and nibabel raise where a file was damaged or is none of ours.
+DAMAGE = (AttributeError, KeyError, OSError, OrientationError, RuntimeError, TypeError, ValueError)
 
 Name = tuple[str, str]  # split and id of a case
 

@@ -217,12 +217,13 @@ def test_without_foreground_there_is_no_index(tmp_path):
         (lambda case: case.move("image", "was") or case.create_group("image"), lambda store, name: store.read(*name)),
         (lambda case: case.attrs.pop("source_shape"), lambda store, name: store.case(*name)),
         (lambda case: case.attrs.create("scale", [np.nan] * 3), lambda store, name: store.case(*name)),
+        (lambda case: case.attrs.modify("source_affine", np.zeros((4, 4))), lambda store, name: store.case(*name)),
         (lambda case: case.attrs.create("offset", [0.0, 0.0]), lambda store, name: store.case(*name)),
         (lambda case: case.attrs.create("patient", [1, 2]), lambda store, name: store.case(*name)),
         (lambda case: case.attrs.modify("source", "{"), lambda store, name: store.scan(*name)),
         (lambda case: case.attrs.modify("notes", "[]"), lambda store, name: store.scan(*name)),
     ],
-    ids=["a group for voxels", "no shape", "no scale", "two axes", "no patient", "no JSON", "other JSON"],
+    ids=["a group for voxels", "no shape", "no scale", "no affine", "two axes", "no patient", "no JSON", "other JSON"],
 )
 def test_a_case_that_was_edited_by_hand_is_named(h5_path, edit, read):
     with h5py.File(h5_path, "r+") as file:
