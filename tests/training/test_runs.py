@@ -5,7 +5,9 @@ import json
 import math
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 
@@ -204,6 +206,8 @@ def test_users_mistakes(train, tmp_path, heatmap_h5, segmentation_h5, assert_one
         ("segmentation", ["--init_from", "nothing"], None, ["nothing", "no such checkpoint"]),
     ):
         assert_one_line_error(train(task, "run", "--epochs", 1, *arguments, data_path=data_path), *words)
+    with patch("utils.files.h5_cases.H5Cases.foreground_vox", lambda *_: np.empty((0, 3), np.int16)):
+        assert_one_line_error(train("segmentation", "run"), segmentation_h5.name, "no mask of the training cases holds")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "text.h5"]
 
 
