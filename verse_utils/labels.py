@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -130,10 +131,11 @@ def read_labels(text: str) -> str:
 
 def _checked(table: object) -> str:
     """A table of classes as compact JSON with labels alone. Raises ValueError where it is none."""
-    numbers = {name: label for label, name in VERTEBRA_NAMES.items()}
+    numbers: dict[Any, Any] = {name: label for label, name in VERTEBRA_NAMES.items()}
     if not isinstance(table, dict) or not table:
         raise ValueError("no classes")
     classes: dict[str, list[int]] = {}
+    members: Any
     for name, members in table.items():
         if not re.fullmatch(r"[^\W_]([^\W_]|[ -])*", name):
             raise ValueError(f"class {name!r}: a name has letters, digits, spaces and hyphens")
@@ -143,7 +145,7 @@ def _checked(table: object) -> str:
         for label in classes[name]:
             if isinstance(label, bool) or label not in (*VERTEBRA_NAMES, SACRUM, COCCYX):
                 raise ValueError(f"class {name}: {label!r} is no vertebra of VerSe")
-    members = [label for class_members in classes.values() for label in class_members]
-    if len(set(members)) < len(members):
-        raise ValueError(f"{next(one for one in members if members.count(one) > 1)} is in a class twice, or in two")
+    listed = [label for labels in classes.values() for label in labels]
+    if len(set(listed)) < len(listed):
+        raise ValueError(f"{next(label for label in listed if listed.count(label) > 1)} is in a class twice, or in two")
     return json.dumps(classes, ensure_ascii=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -114,7 +114,12 @@ def _panel(view: _View, pixels_per_mm: float, names: Mapping[int, str]) -> Image
             middles[label] = [float(np.median(places)) for places in np.nonzero(inside)]
     panel = Image.fromarray(colours)
     pen = ImageDraw.Draw(panel)
-    look = {"font": ImageFont.load_default(_LETTERS), "anchor": "mm", "stroke_width": 1, "stroke_fill": "black"}
+    look: dict[str, Any] = {
+        "font": ImageFont.load_default(_LETTERS),
+        "anchor": "mm",
+        "stroke_width": 1,
+        "stroke_fill": "black",
+    }
     for label, (row, column) in middles.items():
         pen.text((column, row), names[label], fill=label_colours()[label], **look)
     return panel
