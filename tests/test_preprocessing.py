@@ -94,24 +94,34 @@ def test_killed_alone_its_workers_end_and_the_next_run_goes_on(
     assert {other.name for other in path.parent.iterdir()} == {path.name, path.with_suffix(".pictures").name}
 
 
-@pytest.mark.parametrize(("intercept", "mask_dtype"), [(0, np.uint8), (10, np.float64)], ids=["int16", "float64"])
-@pytest.mark.parametrize(
-    ("shape", "spacing_mm"), [((96, 96, 480), (1.0, 1.0, 0.5)), ((192, 192, 400), (0.32, 0.32, 0.4))]
-)
-def test_a_scan_is_never_in_memory_whole(tmp_path, shape, spacing_mm, intercept, mask_dtype):
-    """As float64, the first scan alone is 8 times its int16 volume at 1 mm; of the second, four slices are 2 times."""
+def random_case(folder: Path, shape, spacing_mm, intercept: int, mask_dtype) -> Case:
     image_hu = np.random.default_rng(0).integers(-1000, 1500, shape).astype(np.int16)
     image = nib.Nifti1Image(image_hu, np.diag([*spacing_mm, 1.0]))
     image.header.set_slope_inter(1, intercept)  # with an intercept, nibabel computes in float64
-    case = Case("sub-a", "sub-a", "training", tmp_path / "a_ct.nii", tmp_path / "a_msk.nii")
+    case = Case("sub-a", "sub-a", "training", folder / "a_ct.nii", folder / "a_msk.nii")
     nib.save(image, case.image_path)
     label = np.zeros(shape, mask_dtype)
     label[30:70, 30:70, 100:160] = 20
     nib.save(nib.Nifti1Image(label, image.affine), case.mask_path)
+    return case
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm", "intercept", "mask_dtype"),
+    [
+        ((96, 96, 480), (1.0, 1.0, 0.5), 10, np.float64),
+        ((192, 192, 400), (0.32, 0.32, 0.4), 10, np.float64),
+        ((192, 192, 400), (0.32, 0.32, 0.4), 0, np.uint8),
+    ],
+)
+def test_a_scan_is_never_in_memory_whole(tmp_path, shape, spacing_mm, intercept, mask_dtype):
+    """As float64, the first scan alone is 8 times its int16 volume at 1 mm; of the second, four slices are 2 times."""
     settings = IsotropicSettings()
     path = tmp_path / "out" / "a.h5"
-    preprocess_case(case, settings, path, pictures=False)  # what is imported on the way is held from now on
+    small = random_case(tmp_path, (80, 80, 200), (1.0, 1.0, 1.0), intercept, mask_dtype)
+    preprocess_case(small, settings, path, pictures=False)  # what is imported on the way is held from now on
     shutil.rmtree(path.parent / "a.cases")
+    case = random_case(tmp_path, shape, spacing_mm, intercept, mask_dtype)
     tracemalloc.start()
     preprocess_case(case, settings, path, pictures=False)
     _, peak = tracemalloc.get_traced_memory()
@@ -366,10 +376,9 @@ def test_files_that_were_only_copied_are_not_made_again(root, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("place", ["head", "half", "notes of a case", "notes of the file"])
-def test_a_damaged_h5_is_made_whole_again_or_named(root, tmp_path, place):
+def test_a_damaged_h5_is_made_whole_again_or_named(phantom_root, segmentation_h5, tmp_path, place):
     """Never a traceback, and no case that is left out for it."""
-    settings = IsotropicSettings(6.0)
-    path = preprocess(root, 19, settings, tmp_path / "out", 1, pictures=False)
+    path = shutil.copy(segmentation_h5, tmp_path)
     names = H5Cases(path).names
     content = bytearray(path.read_bytes())
     if place == "head":
@@ -380,7 +389,8 @@ def test_a_damaged_h5_is_made_whole_again_or_named(root, tmp_path, place):
     else:
         with h5py.File(path, "a") as file:
             (file["/".join(names[0])] if place == "notes of a case" else file).attrs["notes"] = "5"
-    assert H5Cases(preprocess(root, 19, settings, tmp_path / "out", 1, pictures=False)).names == names
+    assert preprocess(phantom_root, 19, IsotropicSettings(6.0), tmp_path, 1, pictures=False) == path
+    assert H5Cases(path).names == names
 
 
 def test_two_folders_of_one_name_do_not_overwrite_each_other(root, tmp_path):

@@ -59,6 +59,7 @@ def test_a_run_leaves_everything_behind(train, tmp_path, task):
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "trained_models" / "run"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert not list(tmp_path.rglob("wandb*"))  # it wasn't asked for
     assert {
         "last.pt",
         "best.pt",
@@ -123,14 +124,14 @@ def test_small_memory_changes_nothing_but_memory(train, tmp_path):
     assert (config["checkpointing"], config["batch_size"], config["accumulate"]) == (True, 1, 2)
 
 
-def test_training_learns_and_one_seed_gives_one_run(train, tmp_path):
+def test_training_learns_and_another_seed_gives_another_run(train, tmp_path):
+    """That one seed gives one run is seen in ``test_frozen_losses``."""
     arguments = ["--epochs", 3, "--patches_per_volume", 4, "--bone_share", 1]
-    for name in ("one", "two"):
-        assert train("segmentation", name, *arguments).returncode == 0
+    assert train("segmentation", "one", *arguments).returncode == 0
     assert train("segmentation", "other", *arguments, "--seed", 1).returncode == 0
     folder = tmp_path / "trained_models"
     first = losses(folder / "one")
-    assert first == losses(folder / "two") != losses(folder / "other")
+    assert first != losses(folder / "other")
     assert first[-1][0] < first[0][0]
 
 
@@ -161,18 +162,6 @@ def test_a_folder_is_preprocessed_once(train, tmp_path, phantom_root, monkeypatc
     written = h5_path.stat().st_mtime_ns
     second = train("heatmap", "again", "--epochs", 1, data_path="verse")
     assert second.returncode == 0 and h5_path.stat().st_mtime_ns == written
-
-
-def test_wandb_only_when_asked_and_offline_without_a_key(train, tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert train("heatmap", "silent", "--epochs", 1).returncode == 0
-    assert not list(tmp_path.rglob("wandb*"))
-    result = train("heatmap", "logged", "--epochs", 1, "--use_wandb")
-    assert result.returncode == 0, result.stderr
-    folder = tmp_path / "trained_models/logged/wandb"
-    assert "no key is known" in result.stdout and f"wandb sync {folder.relative_to(tmp_path)}" in result.stdout
-    assert len(list(folder.glob("offline-run-*"))) == 1 and not list(tmp_path.glob("wandb*"))
 
 
 def test_weights_of_another_run_can_start_one(train, tmp_path):

@@ -2,11 +2,12 @@
 
 import itertools
 import os
-import subprocess
-import sys
+import socket
 import weakref
-from pathlib import Path
+from collections.abc import Callable
+from multiprocessing import Pipe
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -23,23 +24,32 @@ from utils.files.h5_cases import H5Cases
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 joined = itertools.chain.from_iterable
-ROOT = Path(__file__).resolve().parents[2]
 # Losses of training and validation after each epoch.
 FROZEN = [[2.115769, 2.377397], [1.871779, 2.336081]]
 
-# Two processes with the variables that ``torchrun`` gives them, forked where everything is imported once.
-TWO_RANKS = """
-import os, socket, torch._dynamo, training.scripts
-from training.train_segmentation import main
-with socket.create_server(("127.0.0.1", 0)) as free:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-other = os.fork()
-os.environ |= {"RANK": str(int(other == 0)), "LOCAL_RANK": str(int(other == 0))}
-main()
-if other:
-    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
-"""
+
+def in_two_ranks(run: Callable[[], Any]) -> list[Any]:
+    """Run it in two processes that are forked of this one, with the variables that ``torchrun`` gives them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    ends = {}
+    for rank in range(2):
+        end, own_end = Pipe(duplex=False)
+        child = os.fork()
+        if child == 0:
+            try:
+                torch.set_num_threads(1)  # OpenMP's other threads are not forked
+                os.environ |= {key: str(value) for key, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
+                own_end.send(run())
+            finally:
+                os._exit(0)
+        own_end.close()
+        ends[child] = end
+    results = [end.recv() for end in ends.values()]
+    for child in ends:
+        os.waitpid(child, 0)
+    return results
 
 
 def test_an_epoch_is_a_permutation_drawn_from_seed_and_epoch():
@@ -184,24 +194,18 @@ def test_whole_scans_choose_the_best_epoch(segment, tmp_path, rows_of):
     assert "best after epoch 2, by full validation dice" in page
 
 
+# Python 3.12 warns of forks in a process with threads, as that of the tests is.
+@pytest.mark.filterwarnings("ignore:This process")
 def test_two_processes_are_a_batch_of_two(segment, tmp_path, h5_at_3mm, rows_of, results_of):
     """With Gloo: 22 steps with the same losses; in validation, a patch for one of them alone."""
     arguments = ["--data_path", h5_at_3mm, "--epochs", 2, "--patches_per_volume", 11]
     assert segment("one", *arguments, "--batch_size", 2).returncode == 0
-    common = ["--input_shape", 16, 16, 16, "--bone_share", 1, "--workers", 0, "--model_args", "channels=4,8"]
-    ended = subprocess.run(
-        [sys.executable, "-c", TWO_RANKS, "--model_name", "two", *map(str, [*common, *arguments])],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=240,
-    )
-    assert ended.returncode == 0, ended.stderr
+    writer, other = in_two_ranks(lambda: segment("two", *arguments))
+    assert (writer.returncode, other.returncode) == (0, 0), writer.stderr + other.stderr
     one, two = (rows_of(tmp_path / "trained_models" / name) for name in ("one", "two"))
     for name in ("train_loss", "validation_loss", "validation_dice"):
         assert [float(row[name]) for row in two] == pytest.approx([float(row[name]) for row in one], abs=1e-5)
-    assert ended.stdout.count("epoch 2/2") == 1
+    assert [rank.stdout.count("epoch 2/2") for rank in (writer, other)] == [1, 0]
     assert len(results_of(tmp_path / "trained_models/two")["pictures"]) == 3
 
 

@@ -1,7 +1,11 @@
+from multiprocessing import get_context
+
+import pytest
 import torch
 
 from prediction.checkpoints import NetworkSpec
 from prediction.device import Device
+from training.cost import measure
 from training.cost.measure import LOSS, Measured, count_flops, count_parameters, measure_step
 from training.cost.memory import GIB, gib_at_most, training_bytes
 from training.steps.step_plan import StepPlan
@@ -47,7 +51,11 @@ def test_an_unknown_architecture_is_one_line(run_script, tmp_path, assert_one_li
     assert_one_line_error(run_script("training/cost/__main__.py", "--model", "VGG", cwd=tmp_path), "VGG")
 
 
-def test_a_measured_step_stays_under_what_was_told():
+# Python 3.12 warns of forks in a process with threads, as that of the tests is.
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_measured_step_stays_under_what_was_told(monkeypatch):
+    """In a process that is forked, which need not import everything anew."""
+    monkeypatch.setattr(measure, "get_context", lambda _: get_context("fork"))
     spec = NetworkSpec("UNet", 1, 1, (64, 64, 64))
     plan = StepPlan(Device(torch.device("cpu"), "fp32"), checkpointing=True)
     measured = measure_step(spec, plan)

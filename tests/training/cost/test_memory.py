@@ -72,7 +72,7 @@ def test_the_optimizer_keeps_as_much_as_is_counted(name):
 
 
 def test_checkpointing_and_narrow_numbers_take_less():
-    spec = NetworkSpec("SegResNet", 1, 1, (64, 64, 64))
+    spec = NetworkSpec("SegResNet", 1, 1, (64, 64, 64), {"blocks_down": (1, 1, 1), "blocks_up": (1, 1)})
     network = spec.build()
     needed = {
         (precision, checkpointing): training_bytes(

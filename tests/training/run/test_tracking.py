@@ -94,10 +94,12 @@ def wandb_runs(tmp_path, monkeypatch):
     wandb.teardown()
 
 
-def test_a_run_that_goes_on_keeps_its_id(segment, tmp_path, wandb_runs):
+def test_without_a_key_it_is_offline_and_a_run_that_goes_on_keeps_its_id(segment, tmp_path, wandb_runs):
     for epochs in (1, 2):
         result = segment("run", "--epochs", epochs, "--use_wandb")
         assert result.returncode == 0, result.stderr
+        assert "no key is known" in result.stdout and "wandb sync trained_models/run/wandb" in result.stdout
+    assert not list(tmp_path.glob("wandb*"))
     kept = (tmp_path / "trained_models/run/wandb/id.txt").read_text(encoding="utf-8")
     assert [folder.name.rpartition("-")[2] for folder in wandb_runs()] == [kept] * 2
     logged = b"".join(path.read_bytes() for folder in wandb_runs() for path in folder.glob("*.wandb"))

@@ -144,28 +144,46 @@ def read(folder):
     return os.waitstatus_to_exitcode(status), time.monotonic() - started, usage.ru_maxrss
 
 
-DICOM = ["explicit", "implicit", "RLE", "JPEG-LS", "JPEG 2000", "enhanced"]
+KINDS = ["explicit", "implicit", "RLE", "JPEG-LS", "JPEG 2000", "enhanced", "images"]
 IMAGES = ["ct.nii", "ct.nii.gz", "ct.nrrd", "ct.mha"]
 
 
-@pytest.fixture(scope="module", params=[*DICOM, "images"])
-def honest(request, dicom, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("honest")
-    if request.param == "images":
+def write_honest(folder, kind, dicom):
+    if kind == "images":
         image = SimpleITK.GetImageFromArray(dicom.HU.T)
         image.SetSpacing((0.7, 0.8, 3))
         image.SetDirection(nib.eulerangles.euler2mat(0.3, -0.2, 0.1).ravel())
         for name in IMAGES:
             SimpleITK.WriteImage(image, folder / name, useCompression=name.endswith("a"))
-        return folder
+        return
     packed = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless}
-    if request.param == "enhanced":
+    if kind == "enhanced":
         dicom.write_enhanced(folder / "ct.dcm")
-    elif request.param in packed:
-        dicom.write_series(folder, compress=packed[request.param])
+    elif kind in packed:
+        dicom.write_series(folder, compress=packed[kind])
     else:
-        dicom.write_series(folder, **({"syntax": ImplicitVRLittleEndian} if request.param == "implicit" else {}))
-    return folder
+        dicom.write_series(folder, **({"syntax": ImplicitVRLittleEndian} if kind == "implicit" else {}))
+
+
+@pytest.fixture(scope="module", params=[(0, 6), pytest.param((6, 90), marks=pytest.mark.slow)], ids=["few", "many"])
+def outcomes(request, dicom, tmp_path_factory):
+    """How many damaged ones of each kind were read, and how each ended; the first one of each kind isn't damaged.
+
+    In a process without all that pytest has loaded, forked for each.
+    """
+    honest, work = tmp_path_factory.mktemp("honest"), tmp_path_factory.mktemp("work")
+    for kind in KINDS:
+        (honest / kind).mkdir()
+        write_honest(honest / kind, kind, dicom)
+    result = subprocess.run(
+        [sys.executable, __file__, honest, work, *map(str, request.param)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stderr == ""
+    return request.param[1] - request.param[0], json.loads(result.stdout)
 
 
 def read_damaged(honest, work, seeds):
@@ -189,28 +207,23 @@ def read_damaged(honest, work, seeds):
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("seeds", [(0, 6), pytest.param((6, 90), marks=pytest.mark.slow)], ids=["few", "many"])
-def test_damaged_headers(honest, tmp_path, seeds):
-    """In a process without all that pytest has loaded, forked for each."""
-    seeds = [seed * len(IMAGES) for seed in seeds] if (honest / IMAGES[0]).exists() else seeds
-    result = subprocess.run(
-        [sys.executable, __file__, honest, tmp_path, *map(str, seeds)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stderr == ""
-    (code, _, honest_KiB), *others = json.loads(result.stdout)
-    assert code == 0 and len(others) == seeds[1] - seeds[0]
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_headers(outcomes, kind):
+    count, outcomes_of = outcomes
+    (code, _, honest_KiB), *others = outcomes_of[kind]
+    assert code == 0 and len(others) == count * (len(IMAGES) if kind == "images" else 1)
     for seed, code, seconds, peak_KiB in others:
         assert code in (0, 2), f"seed {seed}: exit code {code}"
         assert seconds < SECONDS and peak_KiB <= 2 * honest_KiB, f"seed {seed}: {seconds:.0f} s, {peak_KiB} KiB"
 
 
 if __name__ == "__main__":
-    honest_folder, work_folder, *limits = sys.argv[1:]
-    open_scan(find_scans([honest_folder])[0])  # what is imported on the way is there before processes are forked
-    honest_result = read(Path(honest_folder))
-    results = read_damaged(Path(honest_folder), Path(work_folder), range(*map(int, limits)))
-    print(json.dumps([honest_result, *results]))
+    honest_folder, work_folder = map(Path, sys.argv[1:3])
+    first_seed, end_seed = map(int, sys.argv[3:])
+    outcomes_by_kind = {}
+    for kind_folder in sorted(honest_folder.iterdir()):
+        each = len(IMAGES) if kind_folder.name == "images" else 1
+        open_scan(find_scans([str(kind_folder)])[0])  # what it imports is there before processes are forked
+        results = read_damaged(kind_folder, work_folder, range(first_seed * each, end_seed * each))
+        outcomes_by_kind[kind_folder.name] = [read(kind_folder), *results]
+    print(json.dumps(outcomes_by_kind))
