@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -70,19 +72,43 @@ def heatmap_h5(phantom_root, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dask_scheduler(tmp_path_factory) -> Iterator[str]:
-    """Address of a Dask scheduler, whose worker is a process that runs in a folder of its own."""
+def dask_scheduler(tmp_path_factory, wait_until) -> Iterator[str]:
+    """Address of a Dask scheduler with a worker, processes that run in a folder of their own."""
     distributed = pytest.importorskip("distributed")
-    from dask import config
+    folder = tmp_path_factory.mktemp("dask")
+    scheduler_file = folder / "scheduler.json"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_TEMPORARY_DIRECTORY": str(folder)}
+    processes = []
 
-    options = {"n_workers": 1, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    # A worker that a test kills comes again, on a busy machine only after the 15 s after which it would be given up.
-    with config.set({"distributed.deploy.lost-worker-timeout": "10 min"}):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(tmp_path_factory.mktemp("dask"))
-            cluster = distributed.LocalCluster(**options)
-        with cluster:
-            yield cluster.scheduler_address
+    def start(module: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", str(scheduler_file)]
+        with (folder / f"{len(processes)}.log").open("wb") as log:
+            processes.append(
+                subprocess.Popen(
+                    [*command, "--host", "127.0.0.1", *arguments],
+                    cwd=folder,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # so that the workers' own children end with them
+                )
+            )
+
+    try:
+        start("dask_scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        start("dask_worker", "--nthreads", "1", "--no-dashboard")
+        wait_until(
+            lambda: scheduler_file.exists() and scheduler_file.read_text(encoding="utf-8").endswith("}"),
+            lambda: (folder / "0.log").read_text(encoding="utf-8"),
+        )
+        address = json.loads(scheduler_file.read_text(encoding="utf-8"))["address"]
+        with distributed.Client(address, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+        yield address
+    finally:
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @pytest.fixture

@@ -378,7 +378,7 @@ def test_files_that_were_only_copied_are_not_made_again(root, tmp_path, monkeypa
 @pytest.mark.parametrize("place", ["head", "half", "notes of a case", "notes of the file"])
 def test_a_damaged_h5_is_made_whole_again_or_named(phantom_root, segmentation_h5, tmp_path, place):
     """Never a traceback, and no case that is left out for it."""
-    path = shutil.copy(segmentation_h5, tmp_path)
+    path = Path(shutil.copy(segmentation_h5, tmp_path))
     names = H5Cases(path).names
     content = bytearray(path.read_bytes())
     if place == "head":
