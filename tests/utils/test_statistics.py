@@ -114,7 +114,7 @@ def test_wrong_calls_are_one_line_and_write_nothing(phantom_root, tmp_path, run,
     (tmp_path / "text.h5").write_text("no HDF5", encoding="utf-8")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["training/sub-a/image"] = [1]
-    pack_cases(tmp_path / "bare.h5", HEATMAP, {}, [])
+    pack_cases(tmp_path / "bare.h5", HEATMAP, {"shape": [4, 4, 4]}, [])
     for data_path, words in (
         ("absent", ["absent", "no such file or folder"]),
         ("absent.h5", ["absent.h5", "no such file"]),

@@ -139,12 +139,15 @@ def test_all_cases_at_fault_is_one_line(broken, tmp_path, run_script, assert_one
     assert not list(tmp_path.iterdir())
 
 
-def test_one_scan_in_two_splits_is_remarked_by_preprocessing_too(phantom_root, tmp_path):
+def test_of_one_scan_in_two_splits_preprocessing_leaves_out_the_one_in_training(phantom_root, tmp_path):
     root = shutil.copytree(phantom_root, tmp_path / "verse")
     one, other = (next(root.rglob(f"sub-phantom{n}*_ct.nii.gz")) for n in (100, 300))
     shutil.copy(one, other)
     masks = [next(root.rglob(f"sub-phantom{n}*_msk.nii.gz")) for n in (100, 300)]
     shutil.copy(masks[0], masks[1])
     path = preprocess(root, 19, IsotropicSettings(3.0), tmp_path, 1, pictures=False)
-    lines = [line for line in H5Cases(path).notes["remarks"] if "the same scan as" in line]
-    assert len(lines) == 2 and "sub-phantom300" in lines[0] and "sub-phantom100" in lines[1]
+    store = H5Cases(path)
+    for note, case_id in (("left_out", "sub-phantom100"), ("remarks", "sub-phantom300")):
+        (line,) = (line for line in store.notes[note] if "the same scan as" in line)
+        assert line.startswith(case_id)
+    assert "sub-phantom100" not in store.case_ids("training") and len(store.case_ids("test")) == 1
