@@ -87,7 +87,7 @@ endif
 PRETRAINING := pretraining_output
 TRUNKS = $(BIN)/python -m verse_utils.phantom --field_of_view trunk
 # Names are read from a coarse view, but need many bodies.
-COARSE = $(BIN)/python -m verse_utils.phantom --voxel_mm 2.5 --training 100 --validation 6 --test 0
+COARSE = $(BIN)/python -m verse_utils.phantom --voxel_mm 2.5 --test 0
 LOCALISER := --augmentation strong --model_args channels=12,24,48,96,160 --output $(PRETRAINING)/trained_models
 SEGMENTER := --augmentation strong --model_args channels=8,16,64,128,192 --output $(PRETRAINING)/trained_models \
 	--bone_share 0.5
@@ -102,16 +102,22 @@ $(PRETRAINING)/shapes_1: | $(INSTALLED)
 $(PRETRAINING)/shapes_2: | $(INSTALLED)
 	$(TRUNKS) --output $@.partial --training 6 --validation 0 --test 0 --seed 22 --shapes $(SHAPES) && mv $@.partial $@
 
-$(PRETRAINING)/coarse_trunks: | $(INSTALLED)
-	$(COARSE) --output $@.partial --field_of_view trunk --seed 31 && mv $@.partial $@
-$(PRETRAINING)/coarse_bodies: | $(INSTALLED)
-	$(COARSE) --output $@.partial --field_of_view body --seed 32 && mv $@.partial $@
+$(PRETRAINING)/names_1: | $(INSTALLED)
+	$(COARSE) --output $@.partial/trunks --field_of_view trunk --training 100 --validation 6 --seed 31
+	$(COARSE) --output $@.partial/bodies --field_of_view body --training 80 --validation 4 --seed 32
+	$(COARSE) --output $@.partial/more_trunks --field_of_view trunk --training 100 --validation 0 --seed 33
+	$(if $(SHAPES),$(COARSE) --output $@.partial/shapes --field_of_view trunk --training 20 --validation 0 --seed 12 \
+		--shapes $(SHAPES))
+	mv $@.partial $@
+$(PRETRAINING)/names_2: | $(INSTALLED)
+	$(COARSE) --output $@.partial/trunks --field_of_view trunk --training 100 --validation 0 --seed 35
+	$(COARSE) --output $@.partial/bodies --field_of_view body --training 100 --validation 4 --seed 36
+	mv $@.partial $@
 
 PHANTOMS_1 = $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAINING)/shapes_1)
 PHANTOMS_2 = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes_2)
-PHANTOMS_NAMES = $(PRETRAINING)/coarse_trunks $(PRETRAINING)/coarse_bodies $(if $(SHAPES),$(PRETRAINING)/shapes_1)
 
-pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2) $(PHANTOMS_NAMES)
+pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2) $(PRETRAINING)/names_1 $(PRETRAINING)/names_2
 	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_1) --output $(PRETRAINING)/preprocessed_1
 	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_1/*_heatmap_64x64x128.h5 \
 		--model_name localiser --epochs 60 --early_stopping 60 $(LOCALISER)
@@ -130,12 +136,16 @@ pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2) $(PHANTOMS_NAMES)
 	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_3/*_segmentation_1mm.h5 \
 		--model_name segmenter_3 --epochs 8 --full_validation 8 --input_shape 96 96 96 --patches_per_volume 20 $(SEGMENTER) \
 		--init_from segmenter_2 --lr 0.5
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_NAMES) --output $(PRETRAINING)/preprocessed_names \
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/names_1/* --output $(PRETRAINING)/preprocessed_names_1 \
 		--task heatmap
-	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_names/*_heatmap_64x64x128.h5 \
-		--model_name names --labels vertebrae --epochs 40 --early_stopping 40 --init_from localiser $(LOCALISER)
+	$(BIN)/python preprocessing.py --data_path $(PRETRAINING)/names_2/* --output $(PRETRAINING)/preprocessed_names_2 \
+		--task heatmap
+	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_names_1/*.h5 --model_name names_1 \
+		--labels vertebrae --epochs 24 --early_stopping 40 --init_from localiser --precision auto $(LOCALISER)
+	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_names_[12]/*.h5 --model_name names_2 \
+		--labels vertebrae --epochs 4 --early_stopping 40 --init_from names_1 --lr 0.5 --precision auto $(LOCALISER)
 	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINING)/trained_models \
-		--segmentation_model segmenter_3 --heatmap_model localiser --names_model names
+		--segmentation_model segmenter_3 --heatmap_model localiser --names_model names_2
 
 clean:
 	rm -rf .venv .venv-* $(DEMO) *.egg-info
