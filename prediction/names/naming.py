@@ -156,9 +156,11 @@ def _share_of_bone(components: h5py.Dataset, step: int) -> np.ndarray:
     share = np.zeros(shape, np.float32)
     for first in range(0, shape[2], SLAB_SLICES):
         bone = components[:, :, first * step : (first + SLAB_SLICES) * step] > 0
-        bone = np.pad(bone, [(0, -size % step) for size in bone.shape])
-        x, y, z = (size // step for size in bone.shape)
-        share[..., first : first + z] = bone.reshape(x, step, y, step, z, step).mean(axis=(1, 3, 5), dtype=np.float32)
+        count = np.pad(bone, [(0, -size % step) for size in bone.shape]).view(np.uint8)
+        for axis in range(3):  # faster than a mean over three axes
+            parts = [count[(slice(None),) * axis + (slice(one, None, step),)] for one in range(step)]
+            count = np.sum(parts, axis=0, dtype=np.uint16)
+        share[..., first : first + count.shape[2]] = count / np.float32(step**3)
     return share
 
 
