@@ -143,7 +143,7 @@ def _members(cases: Iterable[Case], told: Iterable[bool], place: Path) -> list[M
             person=(DATA_SET if is_verse(case.data_set) else place, case.patient),
             is_verse=is_verse(case.data_set),
             data_set=case.data_set,
-            place=str(case.image_path),
+            place=f"{case.image_path} (of {place})",
             is_told=is_told,
         )
         for case, is_told in zip(cases, told, strict=True)

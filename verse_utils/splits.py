@@ -98,7 +98,7 @@ class Member:
         person: equal for one person; ``patient`` may not be, beside other data sets.
         is_verse: whether the id is VerSe's, so that it tells copies of a scan, too.
         data_set: that the case is of, such as "VerSe19".
-        place: of its CT, for messages.
+        place: of its CT and of its data set, for messages.
         is_told: whether the data set tells the split; else it was drawn.
     """
 

@@ -233,10 +233,11 @@ def test_files_that_a_table_lists_again_count_once(write_tree, phantom_root, ver
 
 def test_a_scan_that_is_to_be_in_two_splits_is_refused(write_tree, phantom_root, verse_cases, tmp_path):
     test, table = verse_cases[-1], write_tree("CSV").path
+    name = test.image_path.name
     row = f"image,mask,split,case\n{test.image_path},{test.mask_path}"
     table.write_text(f"{row},training,a\n", encoding="utf-8")
     for roots in ([phantom_root, table], [table, phantom_root]):
-        with pytest.raises(UserError, match=rf"{test.image_path.name}: is in .*{test.image_path.name}, the same scan"):
+        with pytest.raises(UserError, match=rf"{name} \(of .*\): is in .*{name} \(of .*\), the same scan"):
             quiet_cases(*roots)
     table.write_text(f"{row},training,a\n{row.splitlines()[1]},test,b\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"is in test, and .*, the same scan, in training; give both one split, or"):
