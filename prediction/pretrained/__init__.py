@@ -19,14 +19,13 @@ def pretrained_checkpoint(task: Task, folder: Path = FOLDER) -> Path:
 
 
 def pretrained_names(folder: Path = FOLDER) -> Path:
-    """The checkpoint of the localiser that names vertebrae, which ``make pretrained`` adds."""
+    """The checkpoint of the localiser that names vertebrae."""
     return folder / "names.pt"
 
 
 def pretrained_localiser(labels: str, folder: Path = FOLDER) -> Path:
-    """The localiser for ``Options.labels``: the one that names vertebrae, where that is asked for and it is there."""
-    names = pretrained_names(folder)
-    return names if labels == "vertebrae" and names.is_file() else pretrained_checkpoint(HEATMAP, folder)
+    """The localiser for ``Options.labels``: the one that names vertebrae, where that is asked for."""
+    return pretrained_names(folder) if labels == "vertebrae" else pretrained_checkpoint(HEATMAP, folder)
 
 
 def is_pretrained(checkpoint: Path) -> bool:
