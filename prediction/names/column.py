@@ -244,16 +244,14 @@ def _worth(scores: np.ndarray) -> np.ndarray:
 
 def _ways_to(label: int, steps: Steps) -> list[tuple[int, float, float, float]]:
     """The labels that may come before one: each with its penalty, and mean and deviation of the distance in mm."""
-    mean, deviation = steps.expected(label)
-    one_step = mean, (deviation**2 + 2 * _PLACE_MM**2) ** 0.5
-    ways = [(above, _RARE_PENALTY, *one_step) for below, above in _RARE if below == label]
+    ways = [(above, _RARE_PENALTY, *steps.expected(label)) for below, above in _RARE if below == label]
     # What leads to L1 leads to it from T13 too, which itself was paid for.
     if label == 20:
-        ways.append((T13, 0.0, *one_step))
+        ways.append((T13, 0.0, *steps.expected(label)))
     if label not in _USUAL:
         return ways
     place = _USUAL.index(label)
-    mean_mm, variance = 0.0, 2 * _PLACE_MM**2
+    mean_mm, variance = 0.0, 0.0
     for missed, above in enumerate(reversed(_USUAL[max(place - 1 - _MOST_MISSED, 0) : place])):
         mean, deviation = steps.expected(_USUAL[place - missed])
         mean_mm, variance = mean_mm + mean, variance + deviation**2
@@ -265,7 +263,8 @@ def _cost_of_steps(places_mm: np.ndarray, mean_mm: float, deviation_mm: float) -
     """Cost of a step from each place to each other: (N, N); infinite where it doesn't lead downwards."""
     step_mm = places_mm[None] - places_mm[:, None]
     length_mm = np.linalg.norm(step_mm, axis=2)
-    cost: np.ndarray = np.square((length_mm - mean_mm) / deviation_mm) / 2
+    variance = deviation_mm**2 + 2 * _PLACE_MM**2
+    cost: np.ndarray = np.square(length_mm - mean_mm) / (2 * variance)
     cost[-step_mm[..., 2] <= _LEAST_DROP * length_mm] = np.inf
     return cost
 

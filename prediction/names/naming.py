@@ -92,6 +92,9 @@ def name_mask(
     spacing_mm = float(grid.spacing_mm[0])
     boxes = divide(components, centres_vox, spacing_mm, labels)
     counts, without_name = _name_voxels(mask[image.region], grid, labels)
+    for first in range(0, labels.shape[2], SLAB_SLICES):
+        planes = slice(first, first + SLAB_SLICES)
+        labels[..., planes] *= components[..., planes] > 0
     voxel_ml = abs(np.linalg.det(grid.source_affine[:3, :3])) / 1000
     cut = {label for face in _faces(mask) for label in np.flatnonzero(np.bincount(face.reshape(-1))).tolist()}
     axes_mm = np.tile([0.0, 0.0, 1.0], (len(vertebrae), 1))
@@ -101,14 +104,11 @@ def name_mask(
     for vertebra, axis_mm in zip(vertebrae, axes_mm, strict=True):
         volume_ml = float(counts[vertebra.label] * voxel_ml)
         if vertebra.confidence or volume_ml >= _LEAST_ML:
-            measured = _measure(vertebra, boxes.get(vertebra.label), axis_mm, labels, components, image)
+            measured = _measure(vertebra, boxes.get(vertebra.label), axis_mm, labels, image)
             is_cut, confidence = vertebra.label in cut, round(vertebra.confidence, 3)
             found.append(
                 NamedVertebra(vertebra.label, vertebra.name, round(volume_ml, 2), *measured, is_cut, confidence)
             )
-    for first in range(0, labels.shape[2], SLAB_SLICES):
-        planes = slice(first, first + SLAB_SLICES)
-        labels[..., planes] *= components[..., planes] > 0
     return found, _warnings(found, without_name * voxel_ml)
 
 
@@ -269,13 +269,12 @@ def _measure(
     box: Box | None,
     axis_mm: np.ndarray,
     labels: h5py.Dataset,
-    components: h5py.Dataset,
     image: WorkingImage,
 ) -> tuple[tuple[float, float, float], float | None, float | None]:
     """Centre in mm, height in mm and HU of a vertebra's body; without mask, the centre of the localiser alone."""
     grid = image.grid
     x, y, z = (round(float(value), 2) for value in vertebra.centre_mm)
-    own = None if box is None else (labels[box.slices] == vertebra.label) & (components[box.slices] > 0)
+    own = None if box is None else labels[box.slices] == vertebra.label
     if box is None or own is None or not own.any():
         return (x, y, z), None, None
     body_vox = _centre_of_body(own, grid.spacing_mm)

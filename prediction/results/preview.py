@@ -104,12 +104,12 @@ def _panel(view: _View, pixels_per_mm: float, names: Mapping[int, str]) -> Image
     size = [max(1, round(side * pixels_per_mm)) for side in view.size_mm]
     low, high = BONE_WINDOW_HU
     grey = _enlarged((np.clip(view.hu, low, high) - low) * (255 / (high - low)), size)
-    colours, middles = np.repeat(grey[..., None], 3, axis=2), {}
+    colours, middles, colour_of = np.repeat(grey[..., None], 3, axis=2), {}, label_colours()
     without_name = ~np.isin(view.labels, [0, *names])
     colours[_outline(_enlarged(255 * without_name, size) > 127)] = ImageColor.getrgb(PREDICTION_COLOUR)
     for label in names.keys() & set(np.unique(view.labels).tolist()):
         inside = _enlarged(255 * (view.labels == label), size) > 127
-        colours[_outline(inside)] = label_colours()[label]
+        colours[_outline(inside)] = colour_of[label]
         if inside.any():
             middles[label] = [float(np.median(places)) for places in np.nonzero(inside)]
     panel = Image.fromarray(colours)
@@ -121,7 +121,7 @@ def _panel(view: _View, pixels_per_mm: float, names: Mapping[int, str]) -> Image
         "stroke_fill": "black",
     }
     for label, (row, column) in middles.items():
-        pen.text((column, row), names[label], fill=label_colours()[label], **look)
+        pen.text((column, row), names[label], fill=colour_of[label], **look)
     return panel
 
 
