@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -187,13 +188,12 @@ def run_script(monkeypatch, capsys):
     return run
 
 
-@pytest.fixture(scope="module")
-def blank_pictures() -> Iterator[None]:
-    """Draw nothing in this process: PNG files are a pixel, charts are empty. Drawing takes most of a tiny run's time.
+@pytest.fixture(scope="session")
+def drawing_nothing() -> Callable[[], AbstractContextManager[None]]:
+    """Within it, PNG files are a pixel and charts are empty. Drawing takes most of a tiny run's time.
 
     For files that test how scripts run. What pictures show is tested in ``tests/utils`` and ``tests/reports``.
     """
-
     nothing = MagicMock()
 
     def subplots(figure: Figure, rows: int = 1, columns: int = 1, *, squeeze: bool = True, **_: Any) -> Any:
@@ -208,10 +208,21 @@ def blank_pictures() -> Iterator[None]:
         else:
             Image.new("RGB", (1, 1)).save(file, "PNG")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "subplots", subplots)
-        patch.setattr(Figure, "add_subplot", lambda *_, **__: nothing)
-        patch.setattr(Figure, "savefig", savefig)
+    @contextlib.contextmanager
+    def draw_nothing() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "subplots", subplots)
+            patch.setattr(Figure, "add_subplot", lambda *_, **__: nothing)
+            patch.setattr(Figure, "savefig", savefig)
+            yield
+
+    return draw_nothing
+
+
+@pytest.fixture(scope="module")
+def blank_pictures(drawing_nothing) -> Iterator[None]:
+    """Draw nothing in this process while a file's tests run."""
+    with drawing_nothing():
         yield
 
 

@@ -143,8 +143,7 @@ def join(before: Sequence[Member], more: Sequence[Member], name: str, place: str
     ids, scans = {case.case_id for case in before}, {case.scan: case for case in before}
     of_verse = [case for case in before if case.is_verse]
     seen: dict[Hashable, Member] = {}  # in this data set, where one CT may have several masks
-    known = {case.person: case for case in before}
-    person_of = {case.patient: case.person for case in before}
+    known, patients = {case.person: case for case in before}, {case.patient for case in before}
     taken = set(ids)
     joined: list[Member | None] = []
     for case in more:
@@ -159,7 +158,7 @@ def join(before: Sequence[Member], more: Sequence[Member], name: str, place: str
             of_verse.append(case)  # a folder may hold a scan in two layouts
         if case.person in known:
             case = replace(case, patient=known[case.person].patient, split=known[case.person].split)
-        elif case.patient in person_of:
+        elif case.patient in patients:
             case = replace(case, patient=f"{name}_{case.patient}")
         if case.case_id in ids:
             case = replace(case, case_id=f"{name}_{case.case_id}")
