@@ -1,6 +1,7 @@
 """DICOM series."""
 
 import json
+import locale
 
 import nibabel as nib
 import numpy as np
@@ -39,7 +40,9 @@ def as_dicom(path, folder, series: str, step_mm=(0, 0, 0), **tags):
         for tag, value in (written | tags).items():
             image.SetMetaData(tag.replace("_", "|"), value)
         writer.SetFileName(str(folder / f"{series}_{k:03}.dcm"))
-        writer.Execute(image)
+        kept = locale.setlocale(locale.LC_ALL)
+        writer.Execute(image)  # leaves the process in the C locale: no UTF-8, of which torch's compiler dies
+        locale.setlocale(locale.LC_ALL, kept)
 
 
 def test_dicom_folders_are_segmented_as_nifti_is(infer, scans, tmp_path):
