@@ -222,7 +222,7 @@ def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[
         "shape": list(scan.shape),
         "labels": models.scheme(job.options.labels).name,
         "vertebrae": [asdict(vertebra) for vertebra in found.vertebrae],
-        "searched_voxels": None if found.region is None else [[axis.start, axis.stop] for axis in found.region],
+        "searched_voxels": [[axis.start, axis.stop] for axis in found.region],
         **mask_facts(*scan.with_right_angles(found.mask)),
         "components": found.components,
         "settings": {**asdict(job.options), "device": job.device, "precision": job.precision},
@@ -233,8 +233,6 @@ def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[
 def _save_picture(name: str, found: Segmentation, path: Path) -> None:
     from prediction.results.preview import draw_mask, save_preview
 
-    if found.working_hu is None or found.working_mask is None:
-        return
     names = {vertebra.label: vertebra.name for vertebra in found.vertebrae}
     save_preview(draw_mask(found.working_hu, [found.spacing_mm] * 3, found.working_mask, name, names), path)
 

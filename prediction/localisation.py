@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +21,9 @@ from utils.geometry.working_grid import WorkingGrid
 _SURE_SCORE = 0.3
 # No part of a vertebra lies farther from the centre of its body: spinous processes of the loins end 70 mm behind it.
 _REACH_MM = 75.0
+# A localiser whose confidence is less than this share of what it had in validation is in doubt. Real scans that were
+# turned front to back had less or a little more, all real scans as they are more.
+_LEAST_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,19 @@ class Spine:
 
     Attributes:
         view: grid of a coarse view of the whole scan.
-        mask: (X, Y, Z) bool on that grid; all False where no spine was found.
+        mask: (X, Y, Z) bool on that grid; all True where the localiser is in doubt.
         vertebrae: their names and centres from head to foot, if the localiser names them.
         steps: distances between neighbours that it learnt.
+        confidence: see ``confidence_in``, or the mean confidence of the vertebrae; 0 where nothing was found.
+        warnings: what the user should know.
     """
 
     view: WorkingGrid
     mask: np.ndarray
     vertebrae: list[Vertebra] = field(default_factory=list)
     steps: Steps = field(default_factory=lambda: Steps.learn([]))
+    confidence: float = 1.0
+    warnings: tuple[str, ...] = ()
 
     def touches(self, grid: WorkingGrid, box: Box) -> bool:
         """Whether a box of another grid's voxels over the same scan holds some of it."""
@@ -44,7 +52,7 @@ class Spine:
 
 
 def locate_spine(scan: Scan | StraightScan, localiser: TrainedModel, margin_mm: float) -> Spine:
-    """Find the spine in a coarse view of the whole scan.
+    """Find the spine in a coarse view of the whole scan. Where the localiser is in doubt, it may be anywhere.
 
     Args:
         scan: read in one pass, slab by slab.
@@ -55,11 +63,33 @@ def locate_spine(scan: Scan | StraightScan, localiser: TrainedModel, margin_mm: 
     view_hu = view.forward_slabs(scan.slabs(), localiser.scaling.air_hu)
     heatmaps_KXYZ = localiser.predict(view_hu).numpy()
     if localiser.names_vertebrae:
-        return _locate_by_names(view, heatmaps_KXYZ[1:], Steps.from_json(localiser.steps_mm), margin_mm)
+        spine = _locate_by_names(view, heatmaps_KXYZ[1:], Steps.from_json(localiser.steps_mm), margin_mm)
+        return _in_doubt_anywhere(spine, localiser.confidence)
     mask = spine_in_heatmap(heatmaps_KXYZ[0], view.spacing_mm.tolist())
-    if mask.any():
-        mask = distance_transform_edt(~mask, sampling=view.spacing_mm) <= margin_mm
-    return Spine(view, mask)
+    around = distance_transform_edt(~mask, sampling=view.spacing_mm) <= margin_mm if mask.any() else mask
+    spine = Spine(view, around, confidence=confidence_in(heatmaps_KXYZ[0], mask))
+    return _in_doubt_anywhere(spine, localiser.confidence)
+
+
+def confidence_in(heatmap: np.ndarray, mask: np.ndarray) -> float:
+    """How sure a localiser is of a spine, in [0, 1]: the mean of its heatmap in the mask; 0 where that is empty.
+
+    Args:
+        heatmap: (X, Y, Z) in [0, 1].
+        mask: (X, Y, Z) bool, of ``spine_in_heatmap``.
+    """
+    return float(heatmap[mask].mean()) if mask.any() else 0.0
+
+
+def _in_doubt_anywhere(spine: Spine, usual: float | None) -> Spine:
+    """A spine as it is, or all of the view where the localiser is less sure than usual, its mean in validation."""
+    if not spine.mask.any():
+        reason = "no spine found by the localiser"
+    elif usual is not None and spine.confidence < _LEAST_SHARE * usual:
+        reason = f"the localiser is unsure of the spine ({spine.confidence:.2f}; in validation, {usual:.2f})"
+    else:
+        return spine
+    return replace(spine, mask=np.ones_like(spine.mask), warnings=(f"{reason}; the whole scan was searched",))
 
 
 def _locate_by_names(view: WorkingGrid, heatmaps_KXYZ: np.ndarray, steps: Steps, margin_mm: float) -> Spine:
@@ -73,6 +103,11 @@ def _locate_by_names(view: WorkingGrid, heatmaps_KXYZ: np.ndarray, steps: Steps,
         voxel = np.rint(nib.affines.apply_affine(np.linalg.inv(view.affine), centre_mm)).astype(int)
         is_centre[tuple(np.clip(voxel, 0, np.array(view.shape) - 1))] = True
     if not centres_mm:
-        return Spine(view, is_centre)
+        return Spine(view, is_centre, confidence=0.0)
     mask = distance_transform_edt(~is_centre, sampling=view.spacing_mm) <= _REACH_MM + margin_mm
-    return Spine(view, mask, vertebrae, steps)
+    return Spine(view, mask, vertebrae, steps, mean_confidence(vertebrae))
+
+
+def mean_confidence(vertebrae: Sequence[Vertebra]) -> float:
+    """Mean of the vertebrae's confidences; 0 of none."""
+    return float(np.mean([vertebra.confidence for vertebra in vertebrae])) if vertebrae else 0.0

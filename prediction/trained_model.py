@@ -80,6 +80,7 @@ class TrainedModel:
         name: of the run.
         sha256: of the checkpoint file.
         steps_mm: what a localiser that names vertebrae learnt of the distances between neighbours.
+        confidence: mean of a localiser's confidences in validation; None where its checkpoint doesn't tell it.
     """
 
     network: Network
@@ -93,6 +94,7 @@ class TrainedModel:
     name: str
     sha256: str
     steps_mm: dict[str, tuple[float, float]] | None = None
+    confidence: float | None = None
 
     @property
     def names_vertebrae(self) -> bool:
@@ -194,4 +196,5 @@ def load_model(
         name=content["settings"]["model_name"],
         sha256=content["sha256"],
         steps_mm=content.get("input", {}).get("steps_mm"),
+        confidence=content.get("input", {}).get("confidence"),
     )

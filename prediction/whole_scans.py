@@ -77,25 +77,25 @@ class Segmentation:
 
     Attributes:
         mask: (I, J, K) uint8 on the scan's own grid; its values are those of the segmenter's ``LabelScheme``.
-        probabilities: (I, J, K) float32 in [0, 1] of foreground; None unless asked for.
-        region: stored voxels that were searched; None where the localiser found no spine.
+        region: stored voxels that were searched.
         working_hu: (X, Y, Z) int16 of that region on the network's grid, for pictures; on disk, read by slicing.
         working_mask: (X, Y, Z), the mask on that grid: 0 outside; where vertebrae were named their labels, uint8, else
             numbers of parts of its connected components, int32; on disk, too.
         spacing_mm: of that grid.
         components: volume, centre and confidence of each connected component, from above: see ``describe_components``.
+        probabilities: (I, J, K) float32 in [0, 1] of foreground; None unless asked for.
         seconds: step -> how long it took.
         warnings: what the user should know.
         vertebrae: from head to foot, where they were named.
     """
 
     mask: np.ndarray
+    region: tuple[slice, slice, slice]
+    working_hu: h5py.Dataset
+    working_mask: h5py.Dataset
+    spacing_mm: float
+    components: list[dict[str, Any]]
     probabilities: np.ndarray | None = None
-    region: tuple[slice, slice, slice] | None = None
-    working_hu: h5py.Dataset | None = None
-    working_mask: h5py.Dataset | None = None
-    spacing_mm: float = 0.0
-    components: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     vertebrae: list[NamedVertebra] = field(default_factory=list)
@@ -106,7 +106,7 @@ class Segmentation:
             self,
             mask=straightening.undo(self.mask),
             probabilities=None if self.probabilities is None else straightening.undo(self.probabilities),
-            region=None if self.region is None else straightening.source_region(self.region),
+            region=straightening.source_region(self.region),
         )
 
 
@@ -205,38 +205,37 @@ def segment(scan: Scan | Path | str, models: Models, options: Options = Options(
 def _segment_straight(scan: Scan | StraightScan, models: Models, options: Options) -> Segmentation:
     """``segment`` of a scan whose axes meet at right angles."""
     clock, scratch, spine = _Clock(), Scratch(), None
-    found = Segmentation(
-        mask=empty_volume(scan.shape, np.uint8),
-        probabilities=empty_volume(scan.shape, np.float32) if options.probabilities else None,
-        seconds=clock.seconds,
-    )
+    warnings: list[str] = []
+    vertebrae: list[NamedVertebra] = []
+    mask = empty_volume(scan.shape, np.uint8)
+    probabilities = empty_volume(scan.shape, np.float32) if options.probabilities else None
     if models.localiser is not None:
         with clock("localise"):
             spine = locate_spine(scan, models.localiser, options.margin_mm)
+            warnings.extend(spine.warnings)
     with clock("read"):
         image = read_working_image(scan, models.segmenter, spine, options.overlap, scratch)
-    if image is None:
-        found.warnings.append("no spine found by the localiser; --no_localiser searches the whole scan")
-        return found
     with clock("segment"):
         volumes = predict_volumes(models.segmenters, image, options, scratch)
     working_mask = volumes.components
     with clock("undo"):
-        values = models.segmenter.scheme.mask_values
-        bring_to_scan(volumes.probabilities, image, values, found.mask, found.probabilities)
+        bring_to_scan(volumes.probabilities, image, models.segmenter.scheme.mask_values, mask, probabilities)
     if options.labels == "vertebrae" and spine is not None:
         with clock("name"):
             working_mask = scratch.volume("names", image.grid.shape, np.uint8)
-            vertebrae, warnings = name_mask(found.mask, image, volumes.components, spine, working_mask)
-            found.vertebrae.extend(vertebrae)
-            found.warnings.extend(warnings)
-    return replace(
-        found,
+            vertebrae, told = name_mask(mask, image, volumes.components, spine, working_mask)
+            warnings.extend(told)
+    return Segmentation(
+        mask=mask,
         region=image.region,
         working_hu=image.hu,
         working_mask=working_mask,
         spacing_mm=models.segmenter.spacing_mm,
         components=volumes.described,
+        probabilities=probabilities,
+        seconds=clock.seconds,
+        warnings=warnings,
+        vertebrae=vertebrae,
     )
 
 

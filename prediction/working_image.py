@@ -40,8 +40,8 @@ class WorkingImage:
 
 def read_working_image(
     scan: Scan | StraightScan, segmenter: TrainedModel, spine: Spine | None, overlap: float, scratch: Scratch
-) -> WorkingImage | None:
-    """Read what the windows on the spine see; None where there is no spine.
+) -> WorkingImage:
+    """Read what the windows on the spine see.
 
     Windows lie where they would lie for the whole scan. Those in whose middle the spine lies are chosen.
 
@@ -56,8 +56,6 @@ def read_working_image(
     windows = Windows.cover(grid.shape, segmenter.spec.input_shape, overlap, segmenter.overhang_vox)
     if spine is not None:
         windows = windows.where(lambda middle: spine.touches(grid, middle))
-        if not windows.wanted.any():
-            return None
     windows, box = windows.in_box()
     region = grid.source_region(box, margin_mm=2 * segmenter.spacing_mm)  # for smoothing at its edges
     part, air_hu = grid.part(box, region), segmenter.scaling.air_hu

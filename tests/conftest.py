@@ -46,8 +46,8 @@ BROWSER_ADVICE = re.compile("GL Driver Message|willReadFrequently")
 # No test goes to VerSe's sources. Nothing answers there, so what would be downloaded fails at once.
 os.environ["VERSE_MIRROR"] = "http://127.0.0.1:9"
 
-# Two processes of pytest-xdist share two cores.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+# Processes of pytest-xdist share the cores; and a process that a test forks hangs where OpenMP has threads.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

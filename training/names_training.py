@@ -15,9 +15,10 @@ from data_transforms.heatmap_transforms import heatmap_presets
 from dataloader import h5VerSe
 from metrics.metric_handler import MetricHandler
 from metrics.vertebra_metrics import CENTRE_METRICS, by_region, identify, measure_centres
-from prediction.names.column import Steps, find_candidates, name_vertebrae
+from prediction.localisation import mean_confidence
+from prediction.names.column import Steps, Vertebra, find_candidates, name_vertebrae
 from training.settings import TrainingSettings
-from training.tasks import HeatmapTraining
+from training.tasks import VIEW_TERMS, HeatmapTraining
 from utils.geometry.body_centres import body_centres
 from verse_utils.labels import ANATOMICAL_ORDER, LABEL_SCHEMES
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _REGIONS = LABEL_SCHEMES["regions"].class_names
-_R2_TERMS = 4
 
 
 class NamesTraining(HeatmapTraining):
@@ -57,9 +57,10 @@ class NamesTraining(HeatmapTraining):
 
     def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
         prediction = torch.softmax(logits.double(), dim=1)[:, 1:]
-        terms = [self._r2_terms(prediction, target[:, 1:].double())]
         affine = np.diag([*spacing_mm, 1.0])
-        found = self._centres(prediction[0].cpu().numpy(), affine)
+        vertebrae = self._name(prediction[0].cpu().numpy(), affine)
+        terms = [self._terms(prediction, target[:, 1:].double(), mean_confidence(vertebrae))]
+        found = {vertebra.label: vertebra.centre_mm for vertebra in vertebrae}
         # Of a target, the highest value of each heatmap is the vertebra.
         candidates = sorted(find_candidates(target[0, 1:].cpu().numpy(), affine), key=lambda one: one.score)
         parts = by_region({candidate.label: candidate.place_mm for candidate in candidates})
@@ -69,18 +70,14 @@ class NamesTraining(HeatmapTraining):
             terms.append(np.array([sum(hits), len(hits), sum(errors_mm), len(errors_mm)]))
         return np.concatenate(terms)
 
-    def score(self, terms: np.ndarray) -> float:
-        """R² over all voxels of all vertebrae's heatmaps together."""
-        return super().score(terms[:_R2_TERMS])
-
     def further_scores(self, terms: np.ndarray) -> dict[str, float | str]:
-        """Identification rate and mean localisation error over the vertebrae of all views, and by region.
+        """Mean confidence; identification rate and mean localisation error over the views' vertebrae, and by region.
 
         The error is "" where no vertebra was found.
         """
-        of_regions = terms[_R2_TERMS:].reshape(len(_REGIONS), 4)
+        of_regions = terms[VIEW_TERMS:].reshape(len(_REGIONS), 4)
         endings = ["", *(f"_{region}" for region in _REGIONS)]
-        columns: dict[str, float | str] = {}
+        columns = super().further_scores(terms)
         for ending, counts in zip(endings, [of_regions.sum(axis=0), *of_regions], strict=True):
             identified, vertebrae, error_mm, localised = counts
             if vertebrae:  # the same in each epoch
@@ -94,7 +91,8 @@ class NamesTraining(HeatmapTraining):
     def measure(self, handler: MetricHandler, subject: tio.Subject, probabilities_KXYZ: Tensor) -> None:
         image, label = subject["image"], subject["label"]
         reference = _in_mm(body_centres(label.data[0].numpy(), image.spacing), image.affine)
-        found = self._centres(probabilities_KXYZ[1:].numpy(), image.affine)
+        vertebrae = self._name(probabilities_KXYZ[1:].numpy(), image.affine)
+        found = {vertebra.label: vertebra.centre_mm for vertebra in vertebrae}
         measured = measure_centres(found, reference, shape=image.spatial_shape, spacing_mm=image.spacing)
         handler.rows.append({"case": subject["case_id"], **measured})
 
@@ -103,10 +101,9 @@ class NamesTraining(HeatmapTraining):
         target, prediction = (1 - heatmap[0].numpy() for heatmap in (subject["heatmap"].data, probabilities_KXYZ))
         return self.draw(subject, target, prediction, title)
 
-    def _centres(self, heatmaps_KXYZ: np.ndarray, affine: np.ndarray) -> dict[int, np.ndarray]:
-        """The vertebrae that heatmaps show: label -> centre (3,) in mm."""
-        vertebrae = name_vertebrae(find_candidates(heatmaps_KXYZ, affine), self.steps)
-        return {vertebra.label: vertebra.centre_mm for vertebra in vertebrae}
+    def _name(self, heatmaps_KXYZ: np.ndarray, affine: np.ndarray) -> list[Vertebra]:
+        """The vertebrae that heatmaps show."""
+        return name_vertebrae(find_candidates(heatmaps_KXYZ, affine), self.steps)
 
 
 def _in_mm(centres_vox: Mapping[int, np.ndarray], affine: np.ndarray) -> dict[int, np.ndarray]:

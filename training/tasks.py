@@ -17,10 +17,11 @@ from data_transforms.heatmap_transforms import heatmap_presets
 from data_transforms.presets import Presets
 from data_transforms.segmentation_transforms import segmentation_presets
 from dataloader import Patches, h5VerSe
-from metrics.heatmap_metrics import HEATMAP_METRICS
+from metrics.heatmap_metrics import HEATMAP_METRICS, spine_in_heatmap
 from metrics.losses import build_loss
 from metrics.mask_metrics import MASK_METRICS
 from metrics.metric_handler import MetricHandler
+from prediction.localisation import confidence_in
 from prediction.postprocessing import without_dropped_components
 from prediction.probabilities import class_indices
 from training.settings import TrainingSettings
@@ -33,6 +34,10 @@ from verse_utils.labels import label_scheme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# Numbers of each view from which a localiser's scores are computed.
+VIEW_TERMS = 6
 
 
 class TrainingTask(ABC):
@@ -82,6 +87,10 @@ class TrainingTask(ABC):
 
         ``recall`` is given it, and the rest of the checkpoint's ``input``, where a network is tested without training.
         """
+        return {}
+
+    def learn_from_validation(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What an epoch's row of the history teaches, as ``learn``; by default, nothing."""
         return {}
 
     def recall(self, network_input: Mapping[str, Any]) -> None:
@@ -166,21 +175,34 @@ class HeatmapTraining(TrainingTask):
         return dataset
 
     def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
-        return self._r2_terms(torch.sigmoid(logits.double()), target.double())
+        prediction = torch.sigmoid(logits.double())
+        heatmap = prediction[0, 0].cpu().numpy()
+        confidence = confidence_in(heatmap, spine_in_heatmap(heatmap, spacing_mm))
+        return self._terms(prediction, target.double(), confidence)
 
     @staticmethod
-    def _r2_terms(prediction: Tensor, target: Tensor) -> np.ndarray:
-        residual = (prediction - target).square().sum()
-        return np.array([residual.item(), target.square().sum().item(), target.sum().item(), target.numel()])
+    def _terms(prediction: Tensor, target: Tensor, confidence: float) -> np.ndarray:
+        """What R² and the mean confidence need of one view: ``VIEW_TERMS`` numbers."""
+        residual = (prediction - target).square().sum().item()
+        return np.array([residual, target.square().sum().item(), target.sum().item(), target.numel(), confidence, 1])
 
     def score(self, terms: np.ndarray) -> float:
         """R² over all voxels of the validation views together."""
-        residual, squares, total, count = terms
+        residual, squares, total, count = terms[:4]
         variation = squares - total**2 / count
         if variation <= 1e-9 * squares:  # apart from rounding, it is the same value everywhere
             warnings.warn("no validation view shows a spine: the score is 0; check the cases' masks", stacklevel=2)
             return 0.0
         return float(1 - residual / variation)
+
+    def further_scores(self, terms: np.ndarray) -> dict[str, float | str]:
+        """The mean of the localiser's confidences in the views, to which inference compares its own."""
+        confidence, views = terms[4:VIEW_TERMS]
+        return {"validation_confidence": float(confidence / views)}
+
+    def learn_from_validation(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The mean confidence; nothing of an epoch from before it was measured."""
+        return {"confidence": row["validation_confidence"]} if "validation_confidence" in row else {}
 
     def metric_handler(self) -> MetricHandler:
         return MetricHandler(HEATMAP_METRICS)

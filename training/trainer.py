@@ -348,7 +348,7 @@ class Trainer:
             self.spec,
             self.best.weights,
             self.settings.as_dict(),
-            input=self.network_input,
+            input=self.network_input | self.task.learn_from_validation(self.progress.history[self.best.epoch - 1]),
             epoch=self.best.epoch,
             chosen_by=self.best.score_name,
         )

@@ -12,7 +12,7 @@ from verse_utils.labels import ANATOMICAL_ORDER
 SHAPE = (16, 16, 32)
 
 
-def localiser(centres_vox):
+def localiser(centres_vox, confidence=None):
     """One whose heatmaps are Gaussians at these voxels of its view, whatever it is shown."""
     grid = np.stack(np.indices(SHAPE), axis=-1)
     heatmaps = np.zeros((27, *SHAPE))
@@ -25,6 +25,7 @@ def localiser(centres_vox):
         predict=lambda _: torch.from_numpy(heatmaps),
         names_vertebrae=True,
         steps_mm=None,
+        confidence=confidence,
     )
 
 
@@ -49,6 +50,17 @@ def test_names_lie_in_the_scans_own_space_and_the_spine_around_them():
     assert inside[:, 2].min() > 4
 
 
-def test_without_any_vertebra_there_is_no_spine():
+def test_without_any_vertebra_the_spine_may_be_anywhere():
     spine = locate_spine(scan(np.eye(4), (16, 16, 32)), localiser({}), margin_mm=10)
-    assert not spine.mask.any() and spine.vertebrae == []
+    assert spine.mask.all() and spine.vertebrae == [] and spine.confidence == 0
+    assert spine.warnings == ("no spine found by the localiser; the whole scan was searched",)
+
+
+def test_names_in_doubt_stay_but_the_whole_scan_is_searched():
+    affine = np.diag([10.0, 10.0, 10.0, 1.0])
+    centres = {20: (7, 8, 21.5), 21: (7.2, 8, 18.2), 22: (7, 8.3, 14.8)}
+    sure = locate_spine(scan(affine, (16, 16, 32)), localiser(centres), margin_mm=10)
+    assert 0.7 < sure.confidence < 1 and not sure.mask.all() and sure.warnings == ()
+    spine = locate_spine(scan(affine, (16, 16, 32)), localiser(centres, 1.3 * sure.confidence), margin_mm=10)
+    assert spine.mask.all() and "unsure" in spine.warnings[0]
+    assert [one.label for one in spine.vertebrae] == [one.label for one in sure.vertebrae] == [20, 21, 22]

@@ -170,12 +170,36 @@ def test_the_searched_region_is_the_spines():
     assert everywhere.region == tuple(slice(0, size) for size in shape)
 
 
-def test_no_spine_is_said(tmp_path):
-    image_hu = np.full((40, 40, 40), -900, np.int16)
-    image_hu[20, 20, 20] = 0
-    found = segment(save(tmp_path / "a.nii", image_hu, np.eye(4)), ORACLES)
-    assert not found.mask.any() and found.region is None
-    assert any("no spine found" in warning and "--no_localiser" in warning for warning in found.warnings)
+class OneCorner(nn.Module):
+    """Finds the spine in the first voxels of its view, with a probability of 0.5 or none."""
+
+    def __init__(self, logit):
+        super().__init__()
+        self.logit = logit
+
+    def forward(self, image):
+        logits = torch.full_like(image, -20.0)
+        logits[..., :6, :6, :12] = self.logit
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("logit", "usual", "words"),
+    [(-20.0, 0.7, "no spine found"), (0.0, 0.7, "unsure of the spine (0.50; in validation, 0.70)"), (0.0, 0.6, None)],
+)
+def test_where_the_localiser_is_in_doubt_the_whole_scan_is_searched(tmp_path, logit, usual, words):
+    """It is wrong: the spine, which the segmenter finds, is a ball elsewhere."""
+    index = np.stack(np.indices((120, 120, 160)), axis=-1)
+    ball = ((index - (80, 80, 100)) ** 2).sum(axis=-1) < 15**2
+    path = save(tmp_path / "a.nii", np.where(ball, 400, -50).astype(np.int16), np.eye(4))
+    localiser = replace(ORACLES.localiser, network=OneCorner(logit), confidence=usual)
+    found = segment(path, Models(ORACLES.segmenters, localiser))
+    told = [line for line in found.warnings if "the whole scan was searched" in line]
+    if words is None:
+        assert not found.mask.any() and not told
+    else:
+        assert dice(found.mask > 0, ball) > 0.99 and found.region == tuple(slice(0, size) for size in ball.shape)
+        assert len(told) == 1 and words in told[0]
 
 
 @pytest.mark.parametrize(("how", "count"), [("none", 3), ("blobs", 2), ("largest", 1)])
