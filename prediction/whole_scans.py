@@ -218,6 +218,8 @@ def _segment_straight(scan: Scan | StraightScan, models: Models, options: Option
     with clock("segment"):
         volumes = predict_volumes(models.segmenters, image, options, scratch)
     working_mask = volumes.components
+    if not volumes.described:
+        warnings.append("no vertebra found: the mask is empty")
     with clock("undo"):
         bring_to_scan(volumes.probabilities, image, models.segmenter.scheme.mask_values, mask, probabilities)
     if options.labels == "vertebrae" and spine is not None:
