@@ -4,15 +4,16 @@
     python benchmarks/names.py --data_path trunks --heatmap_model RUN --masks
 
 Each test case is named whole, and cut: a part that begins and ends anywhere, and shows four vertebrae or more. Cases
-with an L6, a T13 or no T12 are counted apart. A vertebra is identified if the nearest of all predicted centres has its
-name and lies within 20 mm. With ``--masks``, the whole scans are segmented, too: the mean Dice of the vertebrae by name
-is compared with that of the same binary mask divided among the reference's nearest centres.
+with an L6, a T13 or no T12 are counted apart. A vertebra is identified if the nearest of all predicted centres has
+its name and lies within 20 mm. With ``--masks``, the whole scans are segmented, too: the centres that inference
+writes, which are those of the masks' bodies, are scored the same way, and the mean Dice of the vertebrae by name is
+compared with that of the same binary mask divided among the reference's nearest centres.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 from metrics.vertebra_metrics import dice_of_vertebrae, identify
 from prediction.localisation import locate_spine
 from prediction.names.column import Vertebra
+from prediction.names.naming import NamedVertebra
 from prediction.options import Options
 from prediction.pretrained import PRETRAINED
 from prediction.whole_scans import Models, load_models, segment
@@ -94,9 +96,9 @@ def views(case: Case, seed: int, folder: Path) -> Iterator[tuple[str, Path, dict
         yield "cut", path, shown
 
 
-def score(found: list[Vertebra], centres_mm: dict[int, np.ndarray]) -> dict[str, Any]:
+def score(found: Sequence[Vertebra | NamedVertebra], centres_mm: dict[int, np.ndarray]) -> dict[str, Any]:
     """How the names of a scan agree with the reference."""
-    names = identify({one.label: one.centre_mm for one in found}, centres_mm)
+    names = identify({one.label: np.array(one.centre_mm) for one in found}, centres_mm)
     heights = [one.centre_mm[2] for one in found]
     places = [ANATOMICAL_ORDER.index(one.label) for one in found]
     in_order = heights == sorted(heights, reverse=True) and places == sorted(set(places))
@@ -109,8 +111,8 @@ def score(found: list[Vertebra], centres_mm: dict[int, np.ndarray]) -> dict[str,
     }
 
 
-def score_masks(case: Case, models: Models) -> dict[str, float]:
-    """Dice of vertebrae by their names, and of the same mask divided by the reference's nearest centres."""
+def score_masks(case: Case, models: Models) -> dict[str, Any]:
+    """Names as written; Dice of vertebrae by name, and of the same mask divided by the reference's nearest centres."""
     from scipy.spatial import cKDTree
 
     images = read_case(case)
@@ -125,7 +127,8 @@ def score_masks(case: Case, models: Models) -> dict[str, float]:
         float(np.mean(list(dice_of_vertebrae(mask, images.label).values()))) for mask in (found.mask, divided)
     )
     share = found.seconds["name"] / sum(found.seconds.values())
-    return {"dice_by_name": by_name, "dice_by_centre": by_centre, "share_of_time": share}
+    named = score(found.vertebrae, centres_mm)
+    return {"dice_by_name": by_name, "dice_by_centre": by_centre, "share_of_time": share, **named}
 
 
 @command
@@ -154,22 +157,25 @@ def main() -> None:
                     flush=True,
                 )
         if arguments.masks:
-            masks.append(score_masks(case, models))
+            masks.append({"view": "whole, as written", "kind": kind, **score_masks(case, models)})
             told = "{dice_by_name:.3f}, by nearest centre {dice_by_centre:.3f}".format(**masks[-1])
             print(f"{'':24} Dice by name {told}", flush=True)
     print("\n| spine | view | scans | vertebrae | identification rate | order violated | localisation error, mm |")
     print("|---|---|---|---|---|---|---|")
     for kind in ("usual", "L6", "T13", "no T12"):
-        for view in ("whole", "cut"):
-            part = [row for row in rows if row["kind"] == kind and row["view"] == view]
+        for view in ("whole", "cut", "whole, as written"):
+            part = [row for row in [*rows, *masks] if row["kind"] == kind and row["view"] == view]
             if part:
                 print(f"| {kind} | {view} | {len(part)} {_shown(part)}")
     if masks:
-        means = {name: float(np.mean([row[name] for row in masks])) for name in masks[0]}
-        print(
-            "\nmean Dice by name {dice_by_name:.3f}, by nearest centre {dice_by_centre:.3f}; ".format(**means), end=""
-        )
-        print(f"naming takes {means['share_of_time']:.1%} of the time")
+        print()
+        for kind in ("usual", ""):
+            part = [row for row in masks if kind in ("", row["kind"])]
+            by_name, by_centre, share = (
+                np.mean([row[name] for row in part]) for name in ("dice_by_name", "dice_by_centre", "share_of_time")
+            )
+            told = f"mean Dice by name {by_name:.3f}, by nearest centre {by_centre:.3f}; naming takes {share:.1%}"
+            print(f"{kind or 'all'} spines: {told} of the time")
 
 
 def _shown(rows: list[dict[str, Any]]) -> str:

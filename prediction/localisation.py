@@ -13,14 +13,16 @@ from metrics.heatmap_metrics import spine_in_heatmap
 from prediction.names.column import Steps, Vertebra, find_candidates, name_vertebrae
 from prediction.trained_model import TrainedModel
 from utils.files.scans import Scan
+from utils.files.scratch import return_freed_memory
 from utils.files.straight_scan import StraightScan
 from utils.geometry.boxes import Box
 from utils.geometry.working_grid import WorkingGrid
 
 # A candidate with a lower value in its heatmap is noise, unless the sequence of the names takes it.
 _SURE_SCORE = 0.3
-# No part of a vertebra lies farther from the centre of its body: spinous processes of the loins end 70 mm behind it.
-_REACH_MM = 75.0
+# How far a vertebra reaches from the centre of its body along X, Y and Z, at most, to below and to above: transverse
+# processes of the loins end 50 mm beside it, spinous processes 70 mm behind it.
+_REACH_MM = np.array([[-55.0, -75.0, -50.0], [55.0, 30.0, 50.0]])
 # A localiser whose confidence is less than this share of what it had in validation is in doubt. Real scans that were
 # turned front to back had less or a little more, all real scans as they are more.
 _LEAST_SHARE = 0.8
@@ -62,6 +64,7 @@ def locate_spine(scan: Scan | StraightScan, localiser: TrainedModel, margin_mm: 
     view = WorkingGrid.view(scan.shape, scan.affine, localiser.spec.input_shape)
     view_hu = view.forward_slabs(scan.slabs(), localiser.scaling.air_hu)
     heatmaps_KXYZ = localiser.predict(view_hu).numpy()
+    return_freed_memory()
     if localiser.names_vertebrae:
         spine = _locate_by_names(view, heatmaps_KXYZ[1:], Steps.from_json(localiser.steps_mm), margin_mm)
         return _in_doubt_anywhere(spine, localiser.confidence)
@@ -98,13 +101,11 @@ def _locate_by_names(view: WorkingGrid, heatmaps_KXYZ: np.ndarray, steps: Steps,
     vertebrae = name_vertebrae(candidates, steps)
     centres_mm = [candidate.place_mm for candidate in candidates if candidate.score >= _SURE_SCORE]
     centres_mm += [vertebra.centre_mm for vertebra in vertebrae]
-    is_centre = np.zeros(view.shape, bool)
-    for centre_mm in centres_mm:
-        voxel = np.rint(nib.affines.apply_affine(np.linalg.inv(view.affine), centre_mm)).astype(int)
-        is_centre[tuple(np.clip(voxel, 0, np.array(view.shape) - 1))] = True
-    if not centres_mm:
-        return Spine(view, is_centre, confidence=0.0)
-    mask = distance_transform_edt(~is_centre, sampling=view.spacing_mm) <= _REACH_MM + margin_mm
+    reach_mm = _REACH_MM + margin_mm * np.array([[-1.0], [1.0]])
+    mask = np.zeros(view.shape, bool)
+    for centre_mm in centres_mm:  # the axes of the view are those of RAS
+        low, high = np.rint(nib.affines.apply_affine(np.linalg.inv(view.affine), centre_mm + reach_mm)).astype(int)
+        mask[tuple(slice(max(first, 0), max(last + 1, 0)) for first, last in zip(low, high, strict=True))] = True
     return Spine(view, mask, vertebrae, steps, mean_confidence(vertebrae))
 
 

@@ -20,6 +20,8 @@ from utils.intensity import DEFAULT_SCALING, HuScaling
 
 # Windows count most in their middle: a Gaussian of an eighth of the window's size (nnU-Net, Isensee et al. 2021).
 _SIGMA_SHARE = 1 / 8
+# Planes whose logits become probabilities at once.
+_PLANES = 16
 
 Shape = tuple[int, int, int]
 
@@ -153,6 +155,8 @@ def joined(slabs: Iterable[tuple[slice, Tensor]], depth: int) -> Tensor:
     """The whole, (K, X, Y, depth), of the slabs of ``predict_slabs``."""
     whole = None
     for planes, slab_KXYZ in slabs:  # filled, as torch.cat would hold all of it twice
+        if slab_KXYZ.shape[3] == depth:
+            return slab_KXYZ
         if whole is None:
             whole = slab_KXYZ.new_empty(*slab_KXYZ.shape[:3], depth)
         whole[..., planes] = slab_KXYZ
@@ -300,25 +304,33 @@ class _Layer:
 
     def add(self, places: Sequence[tuple[int, int]], level: int, logits_BKXYZ: Tensor) -> None:
         """Add the logits of windows, whose numbers along X and Y are ``places``, and along Z ``level``."""
-        if self.total_KXYZ is None:
-            self.total_KXYZ = self.weight_XYZ.new_zeros(logits_BKXYZ.shape[1], *self.weight_XYZ.shape)
         x, y, _ = self.axes
         for (i, j), logits_KXYZ in zip(places, logits_BKXYZ, strict=True):
             weight = self.weights[0][i][:, None, None] * self.weights[1][j][:, None] * self.weights[2][level]
             first_x, first_y = x.starts[i] - x.first, y.starts[j] - y.first
             where = slice(first_x, first_x + x.window), slice(first_y, first_y + y.window)
-            self.total_KXYZ[(slice(None), *where)].addcmul_(logits_KXYZ, weight)
             self.weight_XYZ[where] += weight
+            if self.total_KXYZ is None and weight.shape == self.weight_XYZ.shape:
+                self.total_KXYZ = logits_KXYZ.mul_(weight)  # one window is the whole layer: nothing to be copied
+                continue
+            if self.total_KXYZ is None:
+                self.total_KXYZ = self.weight_XYZ.new_zeros(len(logits_KXYZ), *self.weight_XYZ.shape)
+            self.total_KXYZ[(slice(None), *where)].addcmul_(logits_KXYZ, weight)
 
     def pop(self, planes: int) -> Tensor:
-        """Probabilities (K, X, Y, planes) of the lowest planes, which leave the layer."""
+        """Probabilities (K, X, Y, planes) of the lowest planes, which leave the layer; it is empty without any."""
         assert self.total_KXYZ is not None
         total, weight = self.total_KXYZ[..., :planes], self.weight_XYZ[..., :planes]
         unseen = weight == 0
-        logits = total / weight.masked_fill(unseen, 1)
-        probabilities = torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, dim=0)
-        for probability, background in zip(probabilities, of_background(len(logits)), strict=True):
+        total.div_(weight.masked_fill(unseen, 1))
+        for part in total.split(_PLANES, dim=-1):  # in place, as many classes take much memory
+            part.copy_(torch.sigmoid(part) if len(part) == 1 else torch.softmax(part, dim=0))
+        for probability, background in zip(total, of_background(len(total)), strict=True):
             probability.masked_fill_(unseen, background)
+        if planes == self.weight_XYZ.shape[-1]:
+            self.total_KXYZ = None
+            return total
+        probabilities = total.clone()
         self.total_KXYZ = torch.cat([self.total_KXYZ[..., planes:], torch.zeros_like(total)], dim=-1)
         self.weight_XYZ = torch.cat([self.weight_XYZ[..., planes:], torch.zeros_like(weight)], dim=-1)
         return probabilities
@@ -335,7 +347,7 @@ def _window(image_CXYZ: Tensor, start: Shape, window_shape: Sequence[int], air: 
 
 
 def _logits(network: Callable[[Tensor], Tensor], windows_BCXYZ: Tensor, mirror: bool) -> Tensor:
-    logits = network(windows_BCXYZ).float()
+    logits = network(windows_BCXYZ).to(torch.float32, copy=True)  # changed in place later; the answer may be the input
     if mirror:
         logits = (logits + network(windows_BCXYZ.flip(2)).float().flip(2)) / 2
     return logits
