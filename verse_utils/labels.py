@@ -8,7 +8,7 @@ from __future__ import annotations
 import colorsys
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,13 +120,21 @@ def read_labels(text: str) -> str:
     is_file = not text.lstrip().startswith("{")
     try:
         content = Path(text).read_text(encoding="utf-8") if is_file else text
-        return _checked(json.loads(content))
+        return _checked(json.loads(content, object_pairs_hook=_each_once))
     except OSError as error:
         known = ", ".join(sorted(LABEL_SCHEMES))
         raise UserError(f"--labels {text}: neither {known} nor a file that can be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         form = '{"upper lumbar": ["L1", "L2"], "sacrum": [26]}'
         raise UserError(f"--labels {text}: no table of classes ({error}); its form is {form}") from None
+
+
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Names and values of a table. Raises ValueError where a name is there twice, of which JSON would keep the last."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"class {next(name for name in names if names.count(name) > 1)} is there twice")
+    return dict(pairs)
 
 
 def _checked(table: object) -> str:

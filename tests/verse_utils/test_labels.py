@@ -76,6 +76,12 @@ def test_what_is_no_table_of_classes_is_told(tmp_path, table, words):
         read_labels(str(path))
 
 
+def test_a_class_that_is_there_twice_is_told(tmp_path):
+    (tmp_path / "classes.json").write_text('{"a": ["L1"], "b": ["L2"], "a": ["L3"]}', encoding="utf-8")
+    with pytest.raises(UserError, match="class a is there twice"):
+        read_labels(str(tmp_path / "classes.json"))
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_what_is_no_json_is_told(tmp_path, content):
     (tmp_path / "classes.json").write_bytes(content)
