@@ -102,18 +102,23 @@ $(PRETRAINING)/shapes_1: | $(INSTALLED)
 $(PRETRAINING)/shapes_2: | $(INSTALLED)
 	$(TRUNKS) --output $@.partial --training 6 --validation 0 --test 0 --seed 22 --shapes $(SHAPES) && mv $@.partial $@
 
-$(PRETRAINING)/names: | $(INSTALLED)
+$(PRETRAINING)/names_1: | $(INSTALLED)
 	$(COARSE) --output $@.partial/trunks --field_of_view trunk --training 100 --validation 6 --seed 31
 	$(COARSE) --output $@.partial/bodies --field_of_view body --training 80 --validation 4 --seed 32
 	$(COARSE) --output $@.partial/more_trunks --field_of_view trunk --training 100 --validation 0 --seed 33
 	$(if $(SHAPES),$(COARSE) --output $@.partial/shapes --field_of_view trunk --training 20 --validation 0 --seed 12 \
 		--shapes $(SHAPES))
 	mv $@.partial $@
+$(PRETRAINING)/names_2: | $(INSTALLED)
+	$(COARSE) --output $@.partial/trunks --field_of_view trunk --training 100 --validation 0 --seed 34
+	$(COARSE) --output $@.partial/bodies --field_of_view body --training 100 --validation 0 --seed 35
+	$(COARSE) --output $@.partial/more_trunks --field_of_view trunk --training 100 --validation 0 --seed 36
+	mv $@.partial $@
 
 PHANTOMS_1 = $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAINING)/shapes_1)
 PHANTOMS_2 = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes_2)
 
-pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2) $(PRETRAINING)/names
+pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2) $(PRETRAINING)/names_1 $(PRETRAINING)/names_2
 	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_1) --output $(PRETRAINING)/preprocessed_1
 	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_1/*_heatmap_64x64x128.h5 \
 		--model_name localiser --epochs 60 --early_stopping 60 $(LOCALISER)
@@ -132,12 +137,16 @@ pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2) $(PRETRAINING)/names
 	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_3/*_segmentation_1mm.h5 \
 		--model_name segmenter_3 --epochs 8 --full_validation 8 --input_shape 96 96 96 --patches_per_volume 20 $(SEGMENTER) \
 		--init_from segmenter_2 --lr 0.5
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/names/* --output $(PRETRAINING)/preprocessed_names \
-		--task heatmap
-	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_names/*.h5 --model_name names \
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/names_1/* --task heatmap \
+		--output $(PRETRAINING)/preprocessed_names_1
+	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_names_1/*.h5 --model_name names_1 \
 		--labels vertebrae --epochs 24 --early_stopping 40 --init_from localiser --precision auto $(LOCALISER)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/names_[12]/* --task heatmap \
+		--output $(PRETRAINING)/preprocessed_names_2 --input_shape 96 96 192
+	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_names_2/*.h5 --model_name names_2 \
+		--labels vertebrae --epochs 6 --early_stopping 40 --init_from names_1 --precision auto $(LOCALISER)
 	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINING)/trained_models \
-		--segmentation_model segmenter_3 --heatmap_model localiser --names_model names
+		--segmentation_model segmenter_3 --heatmap_model localiser --names_model names_2
 
 clean:
 	rm -rf .venv .venv-* $(DEMO) *.egg-info

@@ -15,7 +15,7 @@ from data_transforms.heatmap_transforms import heatmap_presets
 from dataloader import h5VerSe
 from metrics.metric_handler import MetricHandler
 from metrics.vertebra_metrics import CENTRE_METRICS, by_region, identify, measure_centres
-from prediction.localisation import mean_confidence
+from prediction.localisation import confidence_at
 from prediction.names.column import Steps, Vertebra, find_candidates, name_vertebrae
 from training.settings import TrainingSettings
 from training.tasks import VIEW_TERMS, HeatmapTraining
@@ -58,8 +58,10 @@ class NamesTraining(HeatmapTraining):
     def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
         prediction = torch.softmax(logits.double(), dim=1)[:, 1:]
         affine = np.diag([*spacing_mm, 1.0])
-        vertebrae = self._name(prediction[0].cpu().numpy(), affine)
-        terms = [self._terms(prediction, target[:, 1:].double(), mean_confidence(vertebrae))]
+        heatmaps_KXYZ = prediction[0].cpu().numpy()
+        vertebrae = self._name(heatmaps_KXYZ, affine)
+        confidence = confidence_at(vertebrae, heatmaps_KXYZ, affine)
+        terms = [self._terms(prediction, target[:, 1:].double(), confidence)]
         found = {vertebra.label: vertebra.centre_mm for vertebra in vertebrae}
         # Of a target, the highest value of each heatmap is the vertebra.
         candidates = sorted(find_candidates(target[0, 1:].cpu().numpy(), affine), key=lambda one: one.score)
