@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
-import torch
 from torch import Tensor
 
 from prediction.probabilities import class_indices, of_background, of_foreground
@@ -99,19 +98,20 @@ def without_dropped_components(probabilities_KXYZ: Tensor, spacing_mm: Sequence[
     """Turn the connected components of foreground, of whatever class, that ``postprocess`` drops into background.
 
     Args:
-        probabilities_KXYZ: (K, X, Y, Z) float; one channel of foreground, or K > 1 classes with the background first.
+        probabilities_KXYZ: (K, X, Y, Z) float on the CPU, changed in place, as many classes take much memory; one
+            channel of foreground, or K > 1 classes with the background first.
         spacing_mm: along X, Y, Z.
         postprocess: one of ``prediction.options.POSTPROCESSING``.
 
     Returns:
-        (K, X, Y, Z) float.
+        The same.
     """
-    connected, cleaned = ConnectedComponents(), probabilities_KXYZ.clone().numpy()
+    connected, cleaned = ConnectedComponents(), probabilities_KXYZ.numpy()
     components = connected.add(class_indices(cleaned) > 0)
     keep_components(
         connected.wholes(), postprocess, spacing_mm, [slice(0, cleaned.shape[3])], components, list(cleaned)
     )
-    return torch.from_numpy(cleaned)
+    return probabilities_KXYZ
 
 
 def _is_kept(wholes: Wholes, postprocess: str, spacing_mm: Sequence[float]) -> np.ndarray:

@@ -65,7 +65,7 @@ def test(
     for index in tqdm(range(len(dataset)), desc="test", unit="case", disable=None):
         subject = dataset[index]
         probabilities_KXYZ = predict(network, subject["image"].data, settings, plan, settings.task.overhang_vox)
-        if not torch.isfinite(probabilities_KXYZ).all():
+        if not all(torch.isfinite(channel).all() for channel in probabilities_KXYZ):
             warnings.warn(
                 f"{subject['case_id']}: the network's output is not finite; the case is left out", stacklevel=2
             )
