@@ -40,6 +40,16 @@ def spine_in_heatmap(heatmap: np.ndarray, spacing_mm: Sequence[float]) -> np.nda
     return _column(heatmap >= BOX_THRESHOLD, spacing_mm)
 
 
+def confidence_in(heatmap: np.ndarray, mask: np.ndarray) -> float:
+    """How sure a localiser is of a spine, in [0, 1]: the mean of its heatmap in the mask; 0 where that is empty.
+
+    Args:
+        heatmap: (X, Y, Z) in [0, 1].
+        mask: (X, Y, Z) bool, of ``spine_in_heatmap``.
+    """
+    return float(heatmap[mask].mean()) if mask.any() else 0.0
+
+
 def _column(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     connected = ConnectedComponents()
     components = connected.add(mask)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from metrics.heatmap_metrics import spine_in_heatmap
-from prediction.names.column import Steps, Vertebra, find_candidates, name_vertebrae
+from metrics.heatmap_metrics import confidence_in, spine_in_heatmap
+from prediction.names.column import Steps, Vertebra, confidence_at, find_candidates, name_vertebrae
 from prediction.trained_model import TrainedModel
 from utils.files.scans import Scan
 from utils.files.scratch import return_freed_memory
@@ -67,39 +67,25 @@ def locate_spine(scan: Scan | StraightScan, localiser: TrainedModel, margin_mm: 
     heatmaps_KXYZ = localiser.predict(view_hu).numpy()
     return_freed_memory()
     if localiser.names_vertebrae:
-        spine = _locate_by_names(view, heatmaps_KXYZ[1:], Steps.from_json(localiser.steps_mm), margin_mm)
-        return _in_doubt_anywhere(spine, localiser.confidence, _LEAST_SHARE_OF_NAMES)
-    mask = spine_in_heatmap(heatmaps_KXYZ[0], view.spacing_mm.tolist())
-    around = distance_transform_edt(~mask, sampling=view.spacing_mm) <= margin_mm if mask.any() else mask
-    spine = Spine(view, around, confidence=confidence_in(heatmaps_KXYZ[0], mask))
-    return _in_doubt_anywhere(spine, localiser.confidence, _LEAST_SHARE)
-
-
-def confidence_in(heatmap: np.ndarray, mask: np.ndarray) -> float:
-    """How sure a localiser is of a spine, in [0, 1]: the mean of its heatmap in the mask; 0 where that is empty.
-
-    Args:
-        heatmap: (X, Y, Z) in [0, 1].
-        mask: (X, Y, Z) bool, of ``spine_in_heatmap``.
-    """
-    return float(heatmap[mask].mean()) if mask.any() else 0.0
-
-
-def _in_doubt_anywhere(spine: Spine, usual: float | None, least_share: float) -> Spine:
-    """A spine as it is, or all of the view where the localiser is less sure than usual, its mean in validation."""
-    if not spine.mask.any():
-        reason = "no spine found by the localiser"
-    elif usual is not None and spine.confidence < least_share * usual:
-        reason = f"the localiser is unsure of the spine ({spine.confidence:.2f}; in validation, {usual:.2f})"
+        spine = _locate_by_names(view, heatmaps_KXYZ[1:], localiser.steps_mm, margin_mm)
     else:
-        return spine
-    return replace(spine, mask=np.ones_like(spine.mask), warnings=(f"{reason}; the whole scan was searched",))
+        mask = spine_in_heatmap(heatmaps_KXYZ[0], view.spacing_mm.tolist())
+        around = distance_transform_edt(~mask, sampling=view.spacing_mm) <= margin_mm if mask.any() else mask
+        spine = Spine(view, around, confidence=confidence_in(heatmaps_KXYZ[0], mask))
+    return _in_doubt_anywhere(spine, localiser)
 
 
-def _locate_by_names(view: WorkingGrid, heatmaps_KXYZ: np.ndarray, steps: Steps, margin_mm: float) -> Spine:
+def _locate_by_names(
+    view: WorkingGrid,
+    heatmaps_KXYZ: np.ndarray,
+    steps_mm: Mapping[str, tuple[float, float]] | None,
+    margin_mm: float,
+) -> Spine:
     """The spine is what lies within reach of a vertebra's centre, whether or not it has a name in the sequence."""
+    steps = Steps.from_json(steps_mm)
     candidates = find_candidates(heatmaps_KXYZ, view.affine)
     vertebrae = name_vertebrae(candidates, steps)
+    confidence = confidence_at(vertebrae, heatmaps_KXYZ, view.affine)
     centres_mm = [candidate.place_mm for candidate in candidates if candidate.score >= _SURE_SCORE]
     centres_mm += [vertebra.centre_mm for vertebra in vertebrae]
     reach_mm = _REACH_MM + margin_mm * np.array([[-1.0], [1.0]])
@@ -107,20 +93,17 @@ def _locate_by_names(view: WorkingGrid, heatmaps_KXYZ: np.ndarray, steps: Steps,
     for centre_mm in centres_mm:  # the axes of the view are those of RAS
         low, high = np.rint(nib.affines.apply_affine(np.linalg.inv(view.affine), centre_mm + reach_mm)).astype(int)
         mask[tuple(slice(max(first, 0), max(last + 1, 0)) for first, last in zip(low, high, strict=True))] = True
-    return Spine(view, mask, vertebrae, steps, confidence_at(vertebrae, heatmaps_KXYZ, view.affine))
+    return Spine(view, mask, vertebrae, steps, confidence)
 
 
-def confidence_at(vertebrae: Sequence[Vertebra], heatmaps_KXYZ: np.ndarray, affine: np.ndarray) -> float:
-    """How sure a localiser is that there are vertebrae, whichever: the mean of the heatmaps' sum at them; 0 of none.
-
-    Args:
-        vertebrae: that the heatmaps show.
-        heatmaps_KXYZ: (26, X, Y, Z) in [0, 1].
-        affine: (4, 4), voxel indices to RAS mm.
-    """
-    if not vertebrae:
-        return 0.0
-    places = nib.affines.apply_affine(np.linalg.inv(affine), [vertebra.centre_mm for vertebra in vertebrae])
-    last = np.array(heatmaps_KXYZ.shape[1:]) - 1
-    x, y, z = np.clip(np.rint(places).astype(int), 0, last).T
-    return float(heatmaps_KXYZ[:, x, y, z].sum(axis=0).mean())
+def _in_doubt_anywhere(spine: Spine, localiser: TrainedModel) -> Spine:
+    """A spine as it is, or all of the view where the localiser is less sure of it than it was in validation."""
+    usual = localiser.confidence
+    least_share = _LEAST_SHARE_OF_NAMES if localiser.names_vertebrae else _LEAST_SHARE
+    if not spine.mask.any():
+        reason = "no spine found by the localiser"
+    elif usual is not None and spine.confidence < least_share * usual:
+        reason = f"the localiser is unsure of the spine ({spine.confidence:.2f}; in validation, {usual:.2f})"
+    else:
+        return spine
+    return replace(spine, mask=np.ones_like(spine.mask), warnings=(f"{reason}; the whole scan was searched",))

@@ -15,8 +15,7 @@ from data_transforms.heatmap_transforms import heatmap_presets
 from dataloader import h5VerSe
 from metrics.metric_handler import MetricHandler
 from metrics.vertebra_metrics import CENTRE_METRICS, by_region, identify, measure_centres
-from prediction.localisation import confidence_at
-from prediction.names.column import Steps, Vertebra, find_candidates, name_vertebrae
+from prediction.names.column import Steps, Vertebra, confidence_at, find_candidates, name_vertebrae
 from training.settings import TrainingSettings
 from training.tasks import VIEW_TERMS, HeatmapTraining
 from utils.geometry.body_centres import body_centres

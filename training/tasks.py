@@ -17,11 +17,10 @@ from data_transforms.heatmap_transforms import heatmap_presets
 from data_transforms.presets import Presets
 from data_transforms.segmentation_transforms import segmentation_presets
 from dataloader import Patches, h5VerSe
-from metrics.heatmap_metrics import HEATMAP_METRICS, spine_in_heatmap
+from metrics.heatmap_metrics import HEATMAP_METRICS, confidence_in, spine_in_heatmap
 from metrics.losses import build_loss
 from metrics.mask_metrics import MASK_METRICS
 from metrics.metric_handler import MetricHandler
-from prediction.localisation import confidence_in
 from prediction.postprocessing import without_dropped_components
 from prediction.probabilities import class_indices
 from training.settings import TrainingSettings

@@ -269,6 +269,22 @@ def _cost_of_steps(places_mm: np.ndarray, mean_mm: float, deviation_mm: float) -
     return cost
 
 
+def confidence_at(vertebrae: Sequence[Vertebra], heatmaps_KXYZ: np.ndarray, affine: np.ndarray) -> float:
+    """How sure a localiser is that there are vertebrae, whichever: the mean of the heatmaps' sum at them; 0 of none.
+
+    Args:
+        vertebrae: that the heatmaps show.
+        heatmaps_KXYZ: (26, X, Y, Z) in [0, 1].
+        affine: (4, 4), voxel indices to RAS mm.
+    """
+    if not vertebrae:
+        return 0.0
+    to_voxels = np.linalg.inv(affine)
+    places_vox = np.array([vertebra.centre_mm for vertebra in vertebrae]) @ to_voxels[:3, :3].T + to_voxels[:3, 3]
+    x, y, z = np.clip(np.rint(places_vox).astype(int), 0, np.array(heatmaps_KXYZ.shape[1:]) - 1).T
+    return float(heatmaps_KXYZ[:, x, y, z].sum(axis=0).mean())
+
+
 def missed_levels(vertebrae: Iterable[Vertebra]) -> list[int]:
     """Labels between the first and the last vertebra that the usual spine has and the sequence lacks."""
     labels = [vertebra.label for vertebra in vertebrae if vertebra.label in _USUAL]
