@@ -1,8 +1,8 @@
 """Three ways to masks of single vertebrae: a binary mask divided among centres, patches with names, one at a time.
 
     python preprocessing.py --data_path trunks verse_sample --task segmentation
-    python training/train_segmentation.py --data_path H5 --model_name names_in_patches --labels vertebrae …
-    python benchmarks/single_vertebrae.py --data_path H5 --patches_model names_in_patches --minutes 30
+    python training/train_segmentation.py --data_path H5 --model_name in_patches --labels vertebrae …
+    python benchmarks/single_vertebrae.py --data_path H5 --patches_model in_patches --minutes 30
 
 - **Divided**: the binary segmenter's mask, divided among the reference's centres as inference divides it; and, plainly,
   to the nearest of them.
@@ -192,7 +192,7 @@ def score(
     """Dice and seconds of each way on a scan."""
     image_hu, reference = subject["image"].data[0].numpy(), subject["label"].data[0].numpy()
     centres = body_centres(reference, subject["image"].spacing)
-    mask = class_indices(segmenter.predict(image_hu).numpy()).astype(np.uint8)
+    mask = class_indices(segmenter.predict(image_hu).numpy())
     ways: dict[str, Callable[[], np.ndarray]] = {
         "divided": lambda: divided(mask, centres),
         "nearest": lambda: nearest(mask, centres),

@@ -100,7 +100,7 @@ def _in_doubt_anywhere(spine: Spine, localiser: TrainedModel) -> Spine:
     """A spine as it is, or all of the view where the localiser is less sure of it than it was in validation."""
     usual = localiser.confidence
     least_share = _LEAST_SHARE_OF_NAMES if localiser.names_vertebrae else _LEAST_SHARE
-    if not spine.mask.any():
+    if not spine.mask[spine.view.inside_source].any():  # what lies in the padding beside the scan is none
         reason = "no spine found by the localiser"
     elif usual is not None and spine.confidence < least_share * usual:
         reason = f"the localiser is unsure of the spine ({spine.confidence:.2f}; in validation, {usual:.2f})"

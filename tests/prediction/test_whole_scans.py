@@ -202,6 +202,16 @@ def test_where_the_localiser_is_in_doubt_the_whole_scan_is_searched(tmp_path, lo
         assert len(told) == 1 and words in told[0]
 
 
+def test_a_spine_in_the_air_beside_the_scan_is_none(tmp_path):
+    """The view of a short scan is padded below and above; a localiser that finds something there has found nothing."""
+    index = np.stack(np.indices((120, 120, 40)), axis=-1)
+    ball = ((index - (60, 60, 20)) ** 2).sum(axis=-1) < 15**2
+    path = save(tmp_path / "a.nii", np.where(ball, 400, -50).astype(np.int16), np.eye(4))
+    found = segment(path, Models(ORACLES.segmenters, replace(ORACLES.localiser, network=OneCorner(3.0))))
+    assert dice(found.mask > 0, ball) > 0.99
+    assert [line for line in found.warnings if "no spine found by the localiser; the whole scan was searched" in line]
+
+
 @pytest.mark.parametrize(("how", "count"), [("none", 3), ("blobs", 2), ("largest", 1)])
 def test_postprocessing_drops_components(tmp_path, how, count):
     image_hu = np.full((50, 50, 120), -50, np.int16)
