@@ -26,7 +26,7 @@ from training.steps.batches import Batch
 from training.steps.optimizer import build_optimizer
 from training.steps.ranks import Ranks
 from training.steps.step_plan import StepPlan
-from training.tasks import SegmentationTraining
+from training.tasks.segmenter import SegmentationTraining
 from training.trainer import Trainer
 from utils.misc import command
 from utils.preprocessing_settings import IsotropicSettings

@@ -22,7 +22,7 @@ from prediction.device import find_device
 from training.scripts import expect_background
 from training.settings import TrainingSettings
 from training.steps.optimizer import build_optimizer
-from training.tasks import SegmentationTraining
+from training.tasks.segmenter import SegmentationTraining
 from utils.misc import OneLineParser, command
 from utils.tasks import SEGMENTATION
 from verse_utils.errors import UserError

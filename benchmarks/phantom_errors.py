@@ -21,8 +21,7 @@ from prediction.checkpoints import load_checkpoint
 from prediction.device import find_device
 from training.settings import TrainingSettings
 from training.steps.step_plan import StepPlan
-from training.tasks import SegmentationTraining
-from training.testing import predict
+from training.tasks.segmenter import SegmentationTraining
 from utils.files.run_folder import RunFolder
 from utils.geometry.working_grid import WorkingGrid
 from utils.misc import command
@@ -80,7 +79,7 @@ def main() -> None:
     for index in range(len(dataset)):
         subject = dataset[index]
         spacing_mm = subject["image"].spacing
-        probabilities = predict(network, subject["image"].data, settings, plan, task.task.overhang_vox)
+        probabilities = task.predict(network, subject, plan)
         prediction = task.clean(probabilities, spacing_mm)[0].numpy() > 0.5
         reference = subject["label"].data[0].numpy() > 0
         number = int(subject["case_id"].removeprefix("sub-phantom")[:3])

@@ -7,8 +7,12 @@ import torchio as tio
 from data_transforms.classes.labels_to_classes import LabelsToClasses
 from data_transforms.classes.random_bone_density import RandomBoneDensity
 from data_transforms.classes.scale_hu import ScaleHU
+from data_transforms.classes.show_one_vertebra import ShowOneVertebra
 from data_transforms.presets import Presets, intensity_augmentation, spatial_augmentation
 from verse_utils.labels import LabelScheme
+
+# How far off the centres are, along each axis, that show a segmenter its vertebra in training: about as a localiser's.
+_OFF_MM = 3.0
 
 
 def segmentation_presets(scheme: LabelScheme, augmentation: str = "light") -> Presets:
@@ -26,6 +30,23 @@ def segmentation_presets(scheme: LabelScheme, augmentation: str = "light") -> Pr
     return Presets(
         train=tio.Compose([*spatial, *density, *target, *intensity], copy=False),
         evaluate=tio.Compose(target, copy=False),
+    )
+
+
+def single_presets(augmentation: str = "light") -> Presets:
+    """Transforms of patches for a segmenter that is shown one vertebra: ``image`` gets a second channel.
+
+    Args:
+        augmentation: one of ``utils.constants.AUGMENTATIONS``.
+    """
+    spatial, intensity = spatial_augmentation(augmentation), intensity_augmentation(augmentation)
+    density, scale = density_augmentation(augmentation), ScaleHU(copy=False)
+    return Presets(
+        train=tio.Compose(
+            [*spatial, *density, scale, *intensity, ShowOneVertebra(_OFF_MM, copy=False)],
+            copy=False,
+        ),
+        evaluate=tio.Compose([scale, ShowOneVertebra(copy=False)], copy=False),
     )
 
 

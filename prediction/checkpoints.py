@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from networks import build_network
 from networks.network import Network
@@ -186,8 +186,10 @@ def find_checkpoint(run: Path, runs: Path, task: Task) -> Path:
 
 
 def load_weights(path: Path, spec: NetworkSpec, network: Network) -> None:
-    """Load a checkpoint's weights into a network of the same plan. The input shape may differ, and so may what is told
-    apart: then the layers that give the logits keep the weights that they have.
+    """Load a checkpoint's weights into a network of the same plan.
+
+    What may differ: the input shape; what is told apart, where the layers that give the logits keep the weights that
+    they have; and what the network is shown besides the image, whose weights become 0.
 
     Raises:
         UserError: no checkpoint, or one of another model.
@@ -199,7 +201,20 @@ def load_weights(path: Path, spec: NetworkSpec, network: Network) -> None:
         own = {name: parameter.detach() for name, parameter in network.named_parameters() if parameter in heads}
         content["network"] = replace(found, out_channels=spec.out_channels)
         content["weights"] = {**content["weights"], **own}
+    if found.in_channels < spec.in_channels:
+        content["network"] = replace(content["network"], in_channels=spec.in_channels)
+        own = network.state_dict()
+        content["weights"] = {name: _widened(weight, own.get(name)) for name, weight in content["weights"].items()}
     fill_network(network, spec, content, path)
+
+
+def _widened(weight: Tensor, own: Tensor | None) -> Tensor:
+    """A layer's weight with 0 for the channels that it isn't given and ``own`` has."""
+    if own is None or own.shape == weight.shape or own.ndim != weight.ndim or own.ndim < 2:
+        return weight
+    wider = torch.zeros_like(own)
+    wider[:, : weight.shape[1]] = weight
+    return wider
 
 
 def fill_network(network: nn.Module, spec: NetworkSpec, content: dict[str, Any], path: Path) -> None:

@@ -202,7 +202,7 @@ def predict_slabs(
             )
         wanted[0, 0] |= layer.is_empty  # it takes one answer to know how many classes there are
         for places, windows_BCXYZ in _batches(image_of_layer, axes, z - planes.start, batch_size, wanted, scaling):
-            layer.add(places, level, _logits(network, windows_BCXYZ.to(device), mirror))
+            layer.add(places, level, logits_of(network, windows_BCXYZ.to(device), mirror))
         end = axes[2].starts[level + 1] if z < axes[2].starts[-1] else z + axes[2].window
         inside = slice(max(z, 0), min(max(end, 0), axes[2].size))
         finished = layer.pop(end - z)[:, axes[0].inside, axes[1].inside]
@@ -224,7 +224,7 @@ def _batches(
     windows: list[Tensor] = []
     for i, j in np.argwhere(wanted).tolist():
         places.append((i, j))
-        windows.append(_window(image_CXYZ, (axes[0].starts[i], axes[1].starts[j], z), window_shape, scaling.air))
+        windows.append(window_at(image_CXYZ, (axes[0].starts[i], axes[1].starts[j], z), window_shape, scaling.air))
         if len(windows) == batch_size:
             yield places, torch.stack(windows)
             places, windows = [], []
@@ -336,7 +336,7 @@ class _Layer:
         return probabilities
 
 
-def _window(image_CXYZ: Tensor, start: Shape, window_shape: Sequence[int], air: float) -> Tensor:
+def window_at(image_CXYZ: Tensor, start: Shape, window_shape: Sequence[int], air: float) -> Tensor:
     """(C, *window_shape) from a start that may lie outside of the image; air where there is none."""
     before = [min(max(-s, 0), w) for s, w in zip(start, window_shape, strict=True)]
     behind = [min(max(s + w - n, 0), w) for s, w, n in zip(start, window_shape, image_CXYZ.shape[1:], strict=True)]
@@ -346,7 +346,8 @@ def _window(image_CXYZ: Tensor, start: Shape, window_shape: Sequence[int], air: 
     return torch.nn.functional.pad(window, padding, value=air) if any(padding) else window
 
 
-def _logits(network: Callable[[Tensor], Tensor], windows_BCXYZ: Tensor, mirror: bool) -> Tensor:
+def logits_of(network: Callable[[Tensor], Tensor], windows_BCXYZ: Tensor, mirror: bool) -> Tensor:
+    """Logits (B, K, *window) float32 of windows (B, C, *window); averaged with those of the mirrored ones, if asked."""
     logits = network(windows_BCXYZ).to(torch.float32, copy=True)  # changed in place later; the answer may be the input
     if mirror:
         logits = (logits + network(windows_BCXYZ.flip(2)).float().flip(2)) / 2

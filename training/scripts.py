@@ -20,7 +20,6 @@ from prediction.device import compile_network, find_device
 from preprocessing import preprocess
 from reports.report import write_report
 from training.cost.memory import fit_memory, limit_memory
-from training.names_training import NamesTraining
 from training.run.interruption import Interruption
 from training.run.lock import only_trainer
 from training.run.state import check_run_folder, move_aside, remove_partial_files, write_config, write_test_config
@@ -28,11 +27,11 @@ from training.run.tracking import Tracker, print_means
 from training.settings import TrainingSettings
 from training.steps.ranks import Ranks, find_ranks, joined
 from training.steps.step_plan import StepPlan
-from training.tasks import TRAINING_TASKS, TrainingTask
+from training.tasks import build_task
+from training.tasks.task import TrainingTask
 from training.testing import test
 from training.trainer import Trainer
 from utils.preprocessing_settings import is_h5
-from utils.tasks import HEATMAP
 from utils.visualize import draw_curves, save_figure
 from verse_utils.download.fetch import fetch_where_missing
 from verse_utils.editions import as_editions
@@ -61,7 +60,8 @@ def train_and_test(settings: TrainingSettings) -> None:
             stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
         torch.manual_seed(settings.seed)
         task = build_task(settings)
-        spec = NetworkSpec(settings.model, 1, task.out_channels, settings.input_shape, settings.model_args)
+        channels = task.in_channels, task.out_channels
+        spec = NetworkSpec(settings.model, *channels, settings.input_shape, settings.model_args)
         network, plan = _build(spec, task, settings, plan)
         if not settings.restart:
             check_run_folder(settings)
@@ -111,13 +111,6 @@ def test_again(settings: TrainingSettings) -> None:
         handler = test(task, network.to(plan.device.torch_device), dataset, settings, plan, best["epoch"])
         print_means(handler.summary())
         _report(settings)
-
-
-def build_task(settings: TrainingSettings) -> TrainingTask:
-    """What the network of these settings is trained for."""
-    if settings.task is HEATMAP and settings.labels == "vertebrae":
-        return NamesTraining(settings)
-    return TRAINING_TASKS[settings.task](settings)
 
 
 def _device_of(name: str, ranks: Ranks) -> str:

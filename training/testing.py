@@ -5,44 +5,18 @@ from __future__ import annotations
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from dataloader import h5VerSe
 from metrics.metric import shown
 from metrics.metric_handler import MetricHandler
-from prediction.sliding_window import predict_probabilities
 from training.settings import TrainingSettings
 from training.steps.step_plan import StepPlan
-from training.tasks import TrainingTask
+from training.tasks.task import TrainingTask
 from utils.files.scans import save_mask
 from utils.misc import write_json
 from utils.visualize import save_figure
-
-
-def predict(
-    network: nn.Module,
-    image_CXYZ: Tensor,
-    settings: TrainingSettings,
-    plan: StepPlan,
-    overhang_vox: tuple[int, int, int] = (0, 0, 0),
-) -> Tensor:
-    """Probabilities (K, X, Y, Z) of a scaled image (C, X, Y, Z) of any size, on the CPU.
-
-    ``--overlap`` and ``--tta`` have their defaults while a network is trained.
-    """
-    network.eval()
-    with plan.device.autocast():
-        return predict_probabilities(
-            network,
-            image_CXYZ,
-            settings.input_shape,
-            overlap=settings.overlap,
-            batch_size=plan.batch_size,
-            overhang_vox=overhang_vox,
-            mirror=settings.tta,
-            device=plan.device.torch_device,
-        )
 
 
 def test(
@@ -64,7 +38,7 @@ def test(
     folder = settings.test_folder
     for index in tqdm(range(len(dataset)), desc="test", unit="case", disable=None):
         subject = dataset[index]
-        probabilities_KXYZ = predict(network, subject["image"].data, settings, plan, settings.task.overhang_vox)
+        probabilities_KXYZ = task.predict(network, subject, plan)
         if not all(torch.isfinite(channel).all() for channel in probabilities_KXYZ):
             warnings.warn(
                 f"{subject['case_id']}: the network's output is not finite; the case is left out", stacklevel=2

@@ -30,8 +30,7 @@ from training.steps.batches import Batch, PatchOrder, batches_of, end_workers, l
 from training.steps.optimizer import build_optimizer, prodigy_estimate, set_learning_rate, used_learning_rate
 from training.steps.ranks import Ranks
 from training.steps.step_plan import StepPlan
-from training.tasks import TrainingTask
-from training.testing import predict
+from training.tasks.task import TrainingTask
 from training.validation import validate_patches, validate_whole_scans
 from utils.intensity import DEFAULT_SCALING
 from utils.misc import Stopped, write_csv
@@ -324,9 +323,7 @@ class Trainer:
 
     def _validate_whole_scans(self) -> tuple[float, list[str]]:
         whole = self.datasets["whole"]
-        return validate_whole_scans(
-            self.task, self.average, whole, self.settings, self.plan, self.ranks, self._stop_in_validation
-        )
+        return validate_whole_scans(self.task, self.average, whole, self.plan, self.ranks, self._stop_in_validation)
 
     def _stop_in_validation(self) -> None:
         """Stop, if a signal asked for it. Several processes can't all stop here; they do so at the end of the epoch."""
@@ -357,7 +354,7 @@ class Trainer:
         """Draw the prediction for a validation subject after an epoch."""
         subject, epoch = self.shown, self.progress.epoch
         assert subject is not None
-        probabilities_KXYZ = predict(self.average, subject["image"].data, self.settings, self.plan)
+        probabilities_KXYZ = self.task.predict_image(self.average, subject["image"].data, self.plan)
         title = f"{subject['case_id']} (validation) after epoch {epoch}"
         figure = self.task.picture(subject, probabilities_KXYZ, title)
         save_figure(figure, self.settings.run_folder.epoch_picture(epoch))

@@ -12,12 +12,10 @@ from torch import nn
 from tqdm import tqdm
 
 from dataloader import h5VerSe
-from training.settings import TrainingSettings
 from training.steps.batches import Loader, batches_of, case_of
 from training.steps.ranks import Ranks
 from training.steps.step_plan import StepPlan
-from training.tasks import TrainingTask
-from training.testing import predict
+from training.tasks.task import TrainingTask
 from verse_utils.errors import UserError
 
 
@@ -85,7 +83,6 @@ def validate_whole_scans(
     task: TrainingTask,
     network: nn.Module,
     dataset: h5VerSe,
-    settings: TrainingSettings,
     plan: StepPlan,
     ranks: Ranks,
     between: Callable[[], None],
@@ -96,7 +93,6 @@ def validate_whole_scans(
         task: score of a scan.
         network: on its device.
         dataset: of whole validation scans.
-        settings: of the run.
         plan: how a forward pass is computed.
         ranks: the processes among which scans are divided.
         between: called after each scan; it may raise.
@@ -111,7 +107,7 @@ def validate_whole_scans(
     own = range(ranks.rank, len(dataset), ranks.count)
     for index in tqdm(own, desc="validate", unit="case", leave=False, disable=None if ranks.is_writer else True):
         subject = dataset[index]
-        probabilities_KXYZ = predict(network, subject["image"].data, settings, plan, settings.task.overhang_vox)
+        probabilities_KXYZ = task.predict(network, subject, plan)
         if torch.isfinite(probabilities_KXYZ).all():
             scores.append(task.scan_score(subject, task.clean(probabilities_KXYZ, subject["image"].spacing)))
         else:

@@ -23,6 +23,8 @@ AUGMENTATIONS = ("light", "strong")
 # σ of the heatmap of each named vertebra around the centre of its body; at least a voxel of the view. Neighbours lie
 # 15 mm apart in the neck, the least distance: their heatmaps meet at 0.5.
 NAMES_SIGMA_MM = 6.0
+# Of the Gaussian that shows a segmenter which vertebra it is to find.
+SHOWN_SIGMA_MM = 8.0
 
 # Patches may hang over the scan's upper and lower end by so many voxels of air. A vertebra that the end cuts is usually
 # not annotated in VerSe; only a network that sees where the scan ends can learn that.

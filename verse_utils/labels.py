@@ -9,7 +9,7 @@ import colorsys
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,12 @@ class LabelScheme:
         return classes_of_voxels
 
 
+_VERTEBRAE = LabelScheme(
+    "vertebrae",
+    {label: index for index, label in enumerate(ANATOMICAL_ORDER, start=1)},
+    tuple(VERTEBRA_NAMES[label] for label in ANATOMICAL_ORDER),
+    (0, *ANATOMICAL_ORDER),
+)
 _REGIONS = {"cervical": range(1, 8), "thoracic": (*range(8, 20), T13), "lumbar": range(20, 26)}
 LABEL_SCHEMES: dict[str, LabelScheme] = {
     scheme.name: scheme
@@ -83,12 +89,8 @@ LABEL_SCHEMES: dict[str, LabelScheme] = {
             tuple(_REGIONS),
             (0, 1, 2, 3),
         ),
-        LabelScheme(
-            "vertebrae",
-            {label: index for index, label in enumerate(ANATOMICAL_ORDER, start=1)},
-            tuple(VERTEBRA_NAMES[label] for label in ANATOMICAL_ORDER),
-            (0, *ANATOMICAL_ORDER),
-        ),
+        _VERTEBRAE,
+        replace(_VERTEBRAE, name="single"),  # the same masks, from a network that is shown one vertebra at a time
     )
 }
 

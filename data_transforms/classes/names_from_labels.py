@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,8 @@ import torchio as tio
 
 from utils.constants import NAMES_SIGMA_MM
 from utils.geometry.body_centres import body_centres
+from utils.geometry.boxes import Box
+from utils.geometry.gaussians import gaussian
 from verse_utils.labels import ANATOMICAL_ORDER
 
 
@@ -48,10 +49,8 @@ class NamesFromLabels(tio.Transform):
     def _add_gaussian(self, channel: np.ndarray, centre_vox: np.ndarray, spacing_mm: np.ndarray) -> None:
         """Add a Gaussian with the value 1 at its centre, as far as it exceeds exp(-8) = 3e-4."""
         sigma_vox = np.maximum(self.sigma_mm / spacing_mm, 1)
-        box, factors = [], []
-        for centre, sigma, size in zip(centre_vox, sigma_vox, channel.shape, strict=True):
-            reach = math.ceil(4 * sigma)
-            part = slice(max(round(centre) - reach, 0), min(round(centre) + reach + 1, size))
-            box.append(part)
-            factors.append(np.exp(-np.square(np.arange(part.start, part.stop) - centre) / (2 * sigma**2)))
-        channel[tuple(box)] += np.einsum("x,y,z->xyz", *factors)
+        reach_vox = np.ceil(4 * sigma_vox).astype(int)
+        middle_vox = np.rint(centre_vox).astype(int)
+        low, high = np.maximum(middle_vox - reach_vox, 0), middle_vox + reach_vox + 1
+        part = channel[Box(low, high).slices]
+        part += gaussian(part.shape, centre_vox - low, sigma_vox)

@@ -11,6 +11,7 @@ from data_transforms.classes.pad_to_ratio import PadToRatio
 from data_transforms.classes.random_bone_density import RandomBoneDensity
 from data_transforms.classes.random_field_of_view import FieldOfView, RandomFieldOfView
 from data_transforms.classes.scale_hu import ScaleHU
+from data_transforms.classes.show_one_vertebra import ShowOneVertebra
 from verse_utils.labels import LABEL_SCHEMES
 
 
@@ -36,6 +37,7 @@ CLASSES = [
     RandomBoneDensity(),
     FieldOfView((2, 1, 2), (8, 6, 8)),
     RandomFieldOfView(least_share=0.8),
+    ShowOneVertebra(),
 ]
 
 
@@ -48,7 +50,7 @@ def test_contract(transform):
     before = subject["image"].data.clone(), subject["label"].data.clone()
     found = transform(subject)
     assert torch.equal(subject["image"].data, before[0]) and torch.equal(subject["label"].data, before[1])
-    shapes = {image.shape for image in found.get_images(intensity_only=False)}
+    shapes = {image.spatial_shape for image in found.get_images(intensity_only=False)}
     assert len(shapes) == 1
     np.testing.assert_allclose(found["image"].affine, found["label"].affine)
     assert found["label"].data.any()
@@ -146,6 +148,7 @@ def test_cut_out_keeps_mask_and_margin():
         lambda: HeatmapFromLabels(sigma_vox=0),
         lambda: PadToRatio((1, 0, 1)),
         lambda: MaskCutOut(-1),
+        lambda: ShowOneVertebra(-1),
     ],
 )
 def test_impossible_arguments_are_refused(build):
@@ -232,3 +235,36 @@ def test_random_fields_of_view_show_whole_vertebrae_of_what_was_scanned():
     assert len(seen) >= 4 and (0, 19, 20, 21) in seen
     empty = make(np.zeros((8, 8, 16)))
     assert torch.equal(RandomFieldOfView()(empty)["image"].data, empty["image"].data)
+
+
+def test_the_vertebra_in_the_middle_is_shown_and_to_be_found():
+    label = np.zeros((40, 40, 60))
+    label[10:30, 10:30, 2:16], label[10:30, 10:30, 22:36], label[10:30, 10:30, 42:56] = 20, 21, 22
+    shown = ShowOneVertebra()(make(label, spacing_mm=(1, 1, 2)))
+    image, chosen = shown["image"].data, shown["label"].data
+    assert image.shape == (2, 40, 40, 60) and not image[0].any()
+    np.testing.assert_array_equal(chosen[0], label == 21)
+    peak = np.unravel_index(int(image[1].argmax()), label.shape)
+    assert all(abs(at - centre) <= 1 for at, centre in zip(peak, (19.5, 19.5, 28.5), strict=True))
+    half_mm = [step * np.sqrt(2 * np.log(2)) * 8 for step in (1, -1)]  # where a Gaussian of 8 mm has its half
+    for axis, spacing_mm in ((0, 1), (2, 2)):
+        along = np.moveaxis(image[1].numpy(), axis, -1)[tuple(np.delete(peak, axis))]
+        reach_mm = (np.flatnonzero(along > 0.5) - peak[axis]) * spacing_mm
+        np.testing.assert_allclose((reach_mm.max(), reach_mm.min()), half_mm, atol=spacing_mm + 0.5)
+
+
+def test_the_centre_is_off_as_often_as_asked():
+    label = np.zeros((40, 40, 40))
+    label[10:30, 10:30, 10:30] = 20
+    torch.manual_seed(0)
+    off_mm = []
+    for _ in range(40):
+        gaussian = ShowOneVertebra(off_mm=3)(make(label))["image"].data[1].numpy()
+        weights = gaussian**4 / (gaussian**4).sum()
+        off_mm += [(weights.sum(axis=(1, 2)) * np.arange(40)).sum() - 19.5]
+    assert 2 < np.std(off_mm) < 4 and abs(np.mean(off_mm)) < 2
+
+
+def test_a_patch_without_vertebra_shows_none():
+    shown = ShowOneVertebra(off_mm=2)(make(np.where(np.arange(27).reshape(3, 3, 3) > 20, 26, 0)))  # the sacrum is none
+    assert not shown["image"].data.any() and not shown["label"].data.any()

@@ -8,8 +8,8 @@ import torch
 
 from prediction.names.column import Steps
 from training.arguments import parse_arguments
-from training.names_training import NamesTraining
-from training.tasks import TRAINING_TASKS
+from training.tasks import build_task
+from training.tasks.names import NamesTraining
 from utils.tasks import HEATMAP
 from verse_utils.labels import ANATOMICAL_ORDER
 
@@ -124,4 +124,4 @@ def test_losses_of_one_heatmap_are_refused(run_script, heatmap_h5, tmp_path, ass
     common = ["--data_path", heatmap_h5, "--model_name", "names", *LABELS, "--loss", "Wing"]
     assert_one_line_error(run_script("training/train_heatmap.py", *common, cwd=tmp_path), "--loss Wing", "leave it out")
     binary = parse_arguments(HEATMAP, ["--data_path", str(heatmap_h5), "--model_name", "one"])
-    assert (binary.labels, binary.loss) == ("binary", "MSE") and TRAINING_TASKS[HEATMAP](binary).out_channels == 1
+    assert (binary.labels, binary.loss) == ("binary", "MSE") and build_task(binary).out_channels == 1

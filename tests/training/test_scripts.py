@@ -9,8 +9,8 @@ import torchio as tio
 
 from networks import build_network
 from training.arguments import parse_arguments
-from training.scripts import _datasets, build_task, expect_background
-from training.tasks import TRAINING_TASKS
+from training.scripts import _datasets, expect_background
+from training.tasks import build_task
 from training.trainer import _subject_to_show
 from utils.tasks import HEATMAP, SEGMENTATION
 
@@ -49,4 +49,4 @@ def test_training_says_which_cases_its_data_was_made_without(segmentation_h5, tm
         file.attrs["notes"] = json.dumps({"left_out": ["sub-a (training): sub-a_ct.nii.gz: constant"]})
     settings = parse_arguments(SEGMENTATION, ["--data_path", str(path), "--model_name", "a"])
     with pytest.warns(UserWarning, match=r"some\.h5 was made without sub-a \(training\): sub-a_ct\.nii\.gz: constant"):
-        _datasets(TRAINING_TASKS[SEGMENTATION](settings), settings)
+        _datasets(build_task(settings), settings)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.settings import TrainingSettings
-from training.tasks import TRAINING_TASKS
+from training.tasks import build_task
 from utils.tasks import HEATMAP, SEGMENTATION
 
 VOXELS = 4 * 4 * 4
@@ -13,7 +13,7 @@ VOXELS = 4 * 4 * 4
 
 def task_of(kind, **arguments):
     settings = TrainingSettings(kind, (Path("a.h5"),), "run", input_shape=(4, 4, 4), loss=kind.losses[0], **arguments)
-    return TRAINING_TASKS[kind](settings)
+    return build_task(settings)
 
 
 def mask(*voxels_of_classes):

@@ -10,7 +10,7 @@ from preprocessing import IsotropicSettings, preprocess
 from reports.compare import compare
 from training import testing
 from training.settings import TrainingSettings
-from training.tasks import SegmentationTraining
+from training.tasks.segmenter import SegmentationTraining
 from utils.tasks import SEGMENTATION
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -28,7 +28,7 @@ def test_masks_are_kept_on_the_grid_of_the_h5(segmentation_h5, tmp_path, monkeyp
     found = torch.where(torch.arange(target.shape[2]) < target.shape[2] // 2, target, 0)
     probabilities = torch.nn.functional.one_hot(found, max(task.out_channels, 2)).movedim(-1, 0).float()
     probabilities = probabilities[1:] if task.out_channels == 1 else probabilities
-    monkeypatch.setattr(testing, "predict", lambda *_: probabilities)
+    monkeypatch.setattr(task, "predict", lambda *_: probabilities)
     monkeypatch.setattr(task, "clean", lambda probabilities_KXYZ, _: probabilities_KXYZ)
     testing.test(task, None, dataset, settings, None, epoch=1)
 

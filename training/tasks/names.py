@@ -17,7 +17,7 @@ from metrics.metric_handler import MetricHandler
 from metrics.vertebra_metrics import CENTRE_METRICS, by_region, identify, measure_centres
 from prediction.names.column import Steps, Vertebra, confidence_at, find_candidates, name_vertebrae
 from training.settings import TrainingSettings
-from training.tasks import VIEW_TERMS, HeatmapTraining
+from training.tasks.localiser import VIEW_TERMS, HeatmapTraining
 from utils.geometry.body_centres import body_centres
 from verse_utils.labels import ANATOMICAL_ORDER, LABEL_SCHEMES
 
