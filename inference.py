@@ -102,7 +102,7 @@ def process(source: ScanSource, job: Job) -> dict[str, Any]:
         results.require_names(source.path)
         models = load_models_once(job)
         if job.as_dataset is not None:
-            check_labels(models.scheme(job.options.labels).name, source.path)
+            check_labels(models.scheme.name, source.path)
         scan = open_scan(source, job.resample_series)
         if job.dicom_seg:
             check_source(scan.series, scan.path)
@@ -134,7 +134,7 @@ def _write_volumes(found: Segmentation, scan: Scan, models: Models, results: Sca
     from prediction.results.named_centroids import write_names
     from utils.files.dicom.segmentation import write_segmentation
 
-    scheme = models.scheme(job.options.labels)
+    scheme = models.scheme
     names = dict(zip(scheme.mask_values[1:], scheme.class_names, strict=True))
     results.clear()
     scan.save(found.mask, results.mask, names)
@@ -220,7 +220,7 @@ def _summary(scan: Scan, found: Segmentation, models: Models, job: Job) -> dict[
 
     return {
         "shape": list(scan.shape),
-        "labels": models.scheme(job.options.labels).name,
+        "labels": models.scheme.name,
         "vertebrae": [asdict(vertebra) for vertebra in found.vertebrae],
         "searched_voxels": [[axis.start, axis.stop] for axis in found.region],
         **mask_facts(*scan.with_right_angles(found.mask)),
@@ -240,21 +240,26 @@ def _save_picture(name: str, found: Segmentation, path: Path) -> None:
 def _job(arguments: argparse.Namespace) -> Job:
     """The arguments, with models found and paths that hold in any working folder."""
     from prediction.checkpoints import find_checkpoint
-    from prediction.pretrained import PRETRAINED, pretrained_localiser
-    from utils.tasks import HEATMAP, SEGMENTATION
+    from prediction.pretrained import PRETRAINED, pretrained_checkpoint
+    from utils.tasks import HEATMAP, SEGMENTATION, Task
 
     values = dict(vars(arguments))
     segmenters, localiser = arguments.segmentation_model, arguments.heatmap_model
     if segmenters is None:
         segmenters, localiser = [Path(PRETRAINED)], localiser or Path(PRETRAINED)
-    if str(localiser) == PRETRAINED:
-        localiser = pretrained_localiser(arguments.labels)
-    if arguments.no_localiser or localiser is None:
-        values["heatmap_model"] = None
-    else:
-        values["heatmap_model"] = find_checkpoint(localiser, arguments.runs, HEATMAP).resolve()
-    paths = (find_checkpoint(one, arguments.runs, SEGMENTATION) for one in segmenters)
-    values["segmentation_model"] = tuple(path.resolve() for path in paths)
+
+    def found(run: Path, task: Task) -> Path:
+        is_pretrained = str(run) == PRETRAINED
+        path = (
+            pretrained_checkpoint(task, arguments.labels)
+            if is_pretrained
+            else find_checkpoint(run, arguments.runs, task)
+        )
+        return path.resolve()
+
+    has_localiser = localiser is not None and not arguments.no_localiser
+    values["heatmap_model"] = found(localiser, HEATMAP) if has_localiser else None
+    values["segmentation_model"] = tuple(found(one, SEGMENTATION) for one in segmenters)
     for name in ("output", "evaluate", "as_dataset"):
         values[name] = values[name] and values[name].resolve()
     options = Options(**{option.name: values[option.name] for option in fields(Options)})
@@ -276,8 +281,7 @@ def _check_models(job: Job, here: bool) -> None:
         print(WHAT_IT_IS, file=sys.stderr, flush=True)
     if here:
         models = load_models_once(job)
-        if job.options.labels == "vertebrae":
-            models.check_names()
+        models.check_labels(job.options.labels)
         _tell_of_ensemble([model.weight_bytes for model in models.segmenters], job)
         return
     _tell_of_ensemble(check_checkpoints(job.segmentation_model, job.heatmap_model, job.options.labels), job)

@@ -18,9 +18,10 @@ from scipy.ndimage import label as label_components
 from scipy.ndimage import mean, sum_labels
 
 from prediction.options import Options
-from prediction.pretrained import PRETRAINED, pretrained_localiser
+from prediction.pretrained import PRETRAINED, pretrained_checkpoint
 from prediction.whole_scans import Models, load_models, segment
 from utils.misc import OneLineParser, command
+from utils.tasks import HEATMAP
 from verse_utils.cases import Case
 from verse_utils.catalogue import list_cases
 from verse_utils.images import read_case
@@ -49,7 +50,7 @@ def main() -> None:
     add = parser.add_argument
     add("--data_path", type=Path, nargs="+", required=True, help="data whose test cases are segmented")
     add("--segmentation_model", type=Path, default=Path(PRETRAINED), help="segmenter")
-    add("--heatmap_model", type=Path, default=pretrained_localiser("segmenter"), help="localiser")
+    add("--heatmap_model", type=Path, default=pretrained_checkpoint(HEATMAP), help="localiser")
     arguments = parser.parse_args()
     models = load_models(arguments.segmentation_model, arguments.heatmap_model)
     cases = [case for case in list_cases(arguments.data_path, 19) if case.split == "test"]

@@ -1,13 +1,13 @@
 """How often vertebrae get their right names, how far off their centres are, and what their masks are worth.
 
     python -m verse_utils.phantom --field_of_view trunk --output trunks --training 0 --validation 0 --test 12 --seed 41
-    python benchmarks/names.py --data_path trunks --heatmap_model RUN --masks
+    python benchmarks/names.py --data_path trunks --masks
 
 Each test case is named whole, and cut: a part that begins and ends anywhere, and shows four vertebrae or more. Cases
 with an L6, a T13 or no T12 are counted apart. A vertebra is identified if the nearest of all predicted centres has
-its name and lies within 20 mm. With ``--masks``, the whole scans are segmented, too: the centres that inference
-writes, which are those of the masks' bodies, are scored the same way, and the mean Dice of the vertebrae by name is
-compared with that of the same binary mask divided among the reference's nearest centres.
+its name and lies within 20 mm. With ``--masks``, the scans are segmented, too, one vertebra at a time: the centres that
+inference writes, which are those of the masks' bodies, are scored the same way, and the mean Dice of the vertebrae by
+name is compared with that of a binary segmenter's mask divided among the reference's nearest centres.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -26,12 +26,13 @@ from prediction.localisation import locate_spine
 from prediction.names.column import Vertebra
 from prediction.names.naming import NamedVertebra
 from prediction.options import Options
-from prediction.pretrained import PRETRAINED
+from prediction.pretrained import pretrained_checkpoint
 from prediction.whole_scans import Models, load_models, segment
 from utils.files.find_scans import ScanSource
 from utils.files.scans import open_scan
 from utils.geometry.body_centres import body_centres
 from utils.misc import OneLineParser, command
+from utils.tasks import HEATMAP, SEGMENTATION
 from verse_utils.cases import Case
 from verse_utils.catalogue import list_cases
 from verse_utils.centroids import read_centroids
@@ -75,11 +76,20 @@ def draw_part(
     return slice(max(round(low), 0), min(round(high), shape[axis]))
 
 
-def views(case: Case, seed: int, folder: Path) -> Iterator[tuple[str, Path, dict[int, np.ndarray]]]:
-    """A case whole and cut: what it is, the file, and the centres that it shows."""
+class View(NamedTuple):
+    """A scan or a part of it: what it is, its file, the centres (3,) in mm that it shows, and its reference mask."""
+
+    name: str
+    path: Path
+    centres_mm: dict[int, np.ndarray]
+    label: np.ndarray
+
+
+def views(case: Case, seed: int, folder: Path) -> Iterator[View]:
+    """A case whole and cut."""
     images = read_case(case)
     centres_mm = centres_of(case, images.label, images.affine)
-    yield "whole", case.image_path, centres_mm
+    yield View("whole", case.image_path, centres_mm, images.label)
     part = draw_part(centres_mm, images.affine, images.label.shape, np.random.default_rng(seed))
     if part is not None:
         axis = int(np.argmax(np.abs(images.affine[2, :3])))
@@ -93,7 +103,7 @@ def views(case: Case, seed: int, folder: Path) -> Iterator[tuple[str, Path, dict
             for number, centre in centres_mm.items()
             if 0 <= nib.affines.apply_affine(to_index, centre)[axis] <= cut.shape[axis] - 1
         }
-        yield "cut", path, shown
+        yield View("cut", path, shown, images.label[where])
 
 
 def score(found: Sequence[Vertebra | NamedVertebra], centres_mm: dict[int, np.ndarray]) -> dict[str, Any]:
@@ -111,24 +121,22 @@ def score(found: Sequence[Vertebra | NamedVertebra], centres_mm: dict[int, np.nd
     }
 
 
-def score_masks(case: Case, models: Models) -> dict[str, Any]:
-    """Names as written; Dice of vertebrae by name, and of the same mask divided by the reference's nearest centres."""
+def score_masks(view: View, models: Models, binary: Models) -> dict[str, Any]:
+    """Names as written; Dice of vertebrae by name, and of the binary mask divided among the reference's centres."""
     from scipy.spatial import cKDTree
 
-    images = read_case(case)
-    found = segment(case.image_path, models, Options(labels="vertebrae"))
-    centres_mm = centres_of(case, images.label, images.affine)
-    labels = np.array(list(centres_mm), np.uint8)
-    bone = np.argwhere(found.mask > 0)
-    _, nearest = cKDTree(np.array(list(centres_mm.values()))).query(nib.affines.apply_affine(images.affine, bone))
-    divided = np.zeros_like(found.mask)
-    divided[tuple(bone.T)] = labels[nearest]
+    found = segment(view.path, models, Options(labels="vertebrae"))
+    other = segment(view.path, binary)
+    bone = np.argwhere(other.mask > 0)
+    places_mm = nib.affines.apply_affine(open_image(view.path).affine, bone)
+    _, nearest = cKDTree(np.array(list(view.centres_mm.values()))).query(places_mm)
+    other.mask[tuple(bone.T)] = np.array(list(view.centres_mm), np.uint8)[nearest]
     by_name, by_centre = (
-        float(np.mean(list(dice_of_vertebrae(mask, images.label).values()))) for mask in (found.mask, divided)
+        float(np.mean([dice_of_vertebrae(mask, view.label).get(label, 0) for label in view.centres_mm]))
+        for mask in (found.mask, other.mask)
     )
-    share = found.seconds["name"] / sum(found.seconds.values())
-    named = score(found.vertebrae, centres_mm)
-    return {"dice_by_name": by_name, "dice_by_centre": by_centre, "share_of_time": share, **named}
+    times = {"seconds": sum(found.seconds.values()), "binary_seconds": sum(other.seconds.values())}
+    return {"dice_by_name": by_name, "dice_by_centre": by_centre, **times, **score(found.vertebrae, view.centres_mm)}
 
 
 @command
@@ -137,45 +145,49 @@ def main() -> None:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data_path", type=Path, nargs="+", required=True, help="data whose test cases are named")
-    add("--heatmap_model", type=Path, required=True, help="localiser that names vertebrae")
-    add("--segmentation_model", type=Path, default=Path(PRETRAINED), help="for --masks")
-    add("--masks", action="store_true", help="segment whole scans, too")
+    names, single = (pretrained_checkpoint(task, "vertebrae") for task in (HEATMAP, SEGMENTATION))
+    add("--heatmap_model", type=Path, default=names, help="localiser that names vertebrae")
+    add("--segmentation_model", type=Path, default=single, help="segmenter of single vertebrae, for --masks")
+    add("--masks", action="store_true", help="segment the scans, too")
     add("--seed", type=int, default=0, help="of the cuts")
     arguments = parser.parse_args()
     models = load_models(arguments.segmentation_model, arguments.heatmap_model)
+    binary = load_models(pretrained_checkpoint(SEGMENTATION), pretrained_checkpoint(HEATMAP))
     assert models.localiser is not None
-    models.check_names()
-    rows, masks = [], []
+    rows: list[dict[str, Any]] = []
     for number, case in enumerate(one for one in list_cases(arguments.data_path, 19) if one.split == "test"):
         kind = anomaly(read_case(case).label) or "usual"
         with TemporaryDirectory() as folder:
-            for view, path, centres_mm in views(case, arguments.seed + number, Path(folder)):
-                spine = locate_spine(open_scan(ScanSource(path, case.case_id)), models.localiser, Options.margin_mm)
-                rows.append({"view": view, "kind": kind, **score(spine.vertebrae, centres_mm)})
-                print(
-                    f"{case.case_id:24} {view:5} {kind:6} {_shown([rows[-1]])} {' '.join(rows[-1]['wrong'])}",
-                    flush=True,
-                )
-        if arguments.masks:
-            masks.append({"view": "whole, as written", "kind": kind, **score_masks(case, models)})
-            told = "{dice_by_name:.3f}, by nearest centre {dice_by_centre:.3f}".format(**masks[-1])
-            print(f"{'':24} Dice by name {told}", flush=True)
-    print("\n| spine | view | scans | vertebrae | identification rate | order violated | localisation error, mm |")
-    print("|---|---|---|---|---|---|---|")
-    for kind in ("usual", "L6", "T13", "no T12"):
-        for view in ("whole", "cut", "whole, as written"):
-            part = [row for row in [*rows, *masks] if row["kind"] == kind and row["view"] == view]
-            if part:
-                print(f"| {kind} | {view} | {len(part)} {_shown(part)}")
-    if masks:
-        print()
-        for kind in ("usual", ""):
-            part = [row for row in masks if kind in ("", row["kind"])]
-            by_name, by_centre, share = (
-                np.mean([row[name] for row in part]) for name in ("dice_by_name", "dice_by_centre", "share_of_time")
-            )
-            told = f"mean Dice by name {by_name:.3f}, by nearest centre {by_centre:.3f}; naming takes {share:.1%}"
-            print(f"{kind or 'all'} spines: {told} of the time")
+            for view in views(case, arguments.seed + number, Path(folder)):
+                spine = locate_spine(open_scan(ScanSource(view.path, "")), models.localiser, Options.margin_mm)
+                told = {"kind": kind, "view": view.name}
+                rows.append({**told, "by": "heatmaps", **score(spine.vertebrae, view.centres_mm)})
+                if arguments.masks:
+                    rows.append({**told, "by": "masks", **score_masks(view, models, binary)})
+                for row in rows[-2 if arguments.masks else -1 :]:
+                    dice = f"{row['dice_by_name']:.3f} {row['dice_by_centre']:.3f}" if "dice_by_name" in row else ""
+                    line = f"{view.name:5} {kind:6} {row['by']:8} {_shown([row])} {dice} {' '.join(row['wrong'])}"
+                    print(f"{case.case_id:24} {line}", flush=True)
+    print("\n| spine | view | named by | scans | vertebrae | identification rate | order violated | error, mm |")
+    print("|---|---|---|---|---|---|---|---|")
+    for kind in ("usual", "L6", "T13", "no T12", ""):
+        for name in ("whole", "cut", ""):
+            for by in ("heatmaps", "masks"):
+                part = [
+                    row for row in rows if row["by"] == by and kind in ("", row["kind"]) and name in ("", row["view"])
+                ]
+                if part:
+                    print(f"| {kind or 'all'} | {name or 'both'} | {by} | {len(part)} {_shown(part)}")
+                    _print_dice(part)
+
+
+def _print_dice(rows: list[dict[str, Any]]) -> None:
+    """Means over scans with masks, if these are such."""
+    if rows[0]["by"] == "masks":
+        by_name, by_centre = (np.mean([row[name] for row in rows]) for name in ("dice_by_name", "dice_by_centre"))
+        seconds, binary_seconds = (sum(row[name] for row in rows) for name in ("seconds", "binary_seconds"))
+        share = f"{seconds / binary_seconds:.2f} of the time of a binary mask"
+        print(f"  mean Dice by name {by_name:.3f}, by nearest centre {by_centre:.3f}; {share}")
 
 
 def _shown(rows: list[dict[str, Any]]) -> str:

@@ -11,8 +11,9 @@ from data_transforms.classes.show_one_vertebra import ShowOneVertebra
 from data_transforms.presets import Presets, intensity_augmentation, spatial_augmentation
 from verse_utils.labels import LabelScheme
 
-# How far off the centres are, along each axis, that show a segmenter its vertebra in training: about as a localiser's.
-_OFF_MM = 3.0
+# How far off the centres are, along each axis, that show a segmenter its vertebra in training: about as a localiser's,
+# and in some of the patches so far that they lie between vertebrae, or beside them.
+_OFF_MM, _FAR_OFF_MM, _FAR_SHARE = 3.0, 12.0, 0.35
 
 
 def segmentation_presets(scheme: LabelScheme, augmentation: str = "light") -> Presets:
@@ -43,7 +44,7 @@ def single_presets(augmentation: str = "light") -> Presets:
     density, scale = density_augmentation(augmentation), ScaleHU(copy=False)
     return Presets(
         train=tio.Compose(
-            [*spatial, *density, scale, *intensity, ShowOneVertebra(_OFF_MM, copy=False)],
+            [*spatial, *density, scale, *intensity, ShowOneVertebra(_OFF_MM, _FAR_OFF_MM, _FAR_SHARE, copy=False)],
             copy=False,
         ),
         evaluate=tio.Compose([scale, ShowOneVertebra(copy=False)], copy=False),

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from metrics.heatmap_metrics import confidence_in, spine_in_heatmap
-from prediction.names.column import Steps, Vertebra, confidence_at, find_candidates, name_vertebrae
+from prediction.names.column import Candidate, Steps, Vertebra, confidence_at, find_candidates, name_vertebrae
 from prediction.trained_model import TrainedModel
 from utils.files.scans import Scan
 from utils.files.scratch import return_freed_memory
@@ -36,18 +36,25 @@ class Spine:
     Attributes:
         view: grid of a coarse view of the whole scan.
         mask: (X, Y, Z) bool on that grid; all True where the localiser is in doubt.
-        vertebrae: their names and centres from head to foot, if the localiser names them.
+        candidates: places of vertebrae, if the localiser names them.
+        vertebrae: the best sequence of names and centres from head to foot.
         steps: distances between neighbours that it learnt.
         confidence: see ``confidence_in`` and ``confidence_at``; 0 where nothing was found.
-        warnings: what the user should know.
+        doubt: why the localiser is in doubt; "" where it isn't.
     """
 
     view: WorkingGrid
     mask: np.ndarray
+    candidates: list[Candidate] = field(default_factory=list)
     vertebrae: list[Vertebra] = field(default_factory=list)
     steps: Steps = field(default_factory=lambda: Steps.learn([]))
     confidence: float = 1.0
-    warnings: tuple[str, ...] = ()
+    doubt: str = ""
+
+    def centres_mm(self) -> list[np.ndarray]:
+        """Where vertebrae are, (3,) each in RAS: the sequence, and what the localiser is sure of besides."""
+        sure = [candidate.place_mm for candidate in self.candidates if candidate.score >= _SURE_SCORE]
+        return [*sure, *(vertebra.centre_mm for vertebra in self.vertebrae)]
 
     def touches(self, grid: WorkingGrid, box: Box) -> bool:
         """Whether a box of another grid's voxels over the same scan holds some of it."""
@@ -86,14 +93,12 @@ def _locate_by_names(
     candidates = find_candidates(heatmaps_KXYZ, view.affine)
     vertebrae = name_vertebrae(candidates, steps)
     confidence = confidence_at(vertebrae, heatmaps_KXYZ, view.affine)
-    centres_mm = [candidate.place_mm for candidate in candidates if candidate.score >= _SURE_SCORE]
-    centres_mm += [vertebra.centre_mm for vertebra in vertebrae]
     reach_mm = _REACH_MM + margin_mm * np.array([[-1.0], [1.0]])
-    mask = np.zeros(view.shape, bool)
-    for centre_mm in centres_mm:  # the axes of the view are those of RAS
+    spine = Spine(view, np.zeros(view.shape, bool), candidates, vertebrae, steps, confidence)
+    for centre_mm in spine.centres_mm():  # the axes of the view are those of RAS
         low, high = np.rint(nib.affines.apply_affine(np.linalg.inv(view.affine), centre_mm + reach_mm)).astype(int)
-        mask[tuple(slice(max(first, 0), max(last + 1, 0)) for first, last in zip(low, high, strict=True))] = True
-    return Spine(view, mask, vertebrae, steps, confidence)
+        spine.mask[tuple(slice(max(first, 0), max(last + 1, 0)) for first, last in zip(low, high, strict=True))] = True
+    return spine
 
 
 def _in_doubt_anywhere(spine: Spine, localiser: TrainedModel) -> Spine:
@@ -101,9 +106,9 @@ def _in_doubt_anywhere(spine: Spine, localiser: TrainedModel) -> Spine:
     usual = localiser.confidence
     least_share = _LEAST_SHARE_OF_NAMES if localiser.names_vertebrae else _LEAST_SHARE
     if not spine.mask[spine.view.inside_source].any():  # what lies in the padding beside the scan is none
-        reason = "no spine found by the localiser"
+        doubt = "no spine found by the localiser"
     elif usual is not None and spine.confidence < least_share * usual:
-        reason = f"the localiser is unsure of the spine ({spine.confidence:.2f}; in validation, {usual:.2f})"
+        doubt = f"the localiser is unsure of the spine ({spine.confidence:.2f}; in validation, {usual:.2f})"
     else:
         return spine
-    return replace(spine, mask=np.ones_like(spine.mask), warnings=(f"{reason}; the whole scan was searched",))
+    return replace(spine, mask=np.ones_like(spine.mask), doubt=doubt)

@@ -202,7 +202,7 @@ def predict_slabs(
             )
         wanted[0, 0] |= layer.is_empty  # it takes one answer to know how many classes there are
         for places, windows_BCXYZ in _batches(image_of_layer, axes, z - planes.start, batch_size, wanted, scaling):
-            layer.add(places, level, logits_of(network, windows_BCXYZ.to(device), mirror))
+            layer.add(places, level, _logits(network, windows_BCXYZ.to(device), mirror))
         end = axes[2].starts[level + 1] if z < axes[2].starts[-1] else z + axes[2].window
         inside = slice(max(z, 0), min(max(end, 0), axes[2].size))
         finished = layer.pop(end - z)[:, axes[0].inside, axes[1].inside]
@@ -324,7 +324,7 @@ class _Layer:
         unseen = weight == 0
         total.div_(weight.masked_fill(unseen, 1))
         for part in total.split(_PLANES, dim=-1):  # in place, as many classes take much memory
-            part.copy_(torch.sigmoid(part) if len(part) == 1 else torch.softmax(part, dim=0))
+            part.copy_(_probabilities(part))
         for probability, background in zip(total, of_background(len(total)), strict=True):
             probability.masked_fill_(unseen, background)
         if planes == self.weight_XYZ.shape[-1]:
@@ -346,8 +346,19 @@ def window_at(image_CXYZ: Tensor, start: Shape, window_shape: Sequence[int], air
     return torch.nn.functional.pad(window, padding, value=air) if any(padding) else window
 
 
-def logits_of(network: Callable[[Tensor], Tensor], windows_BCXYZ: Tensor, mirror: bool) -> Tensor:
-    """Logits (B, K, *window) float32 of windows (B, C, *window); averaged with those of the mirrored ones, if asked."""
+@torch.inference_mode()
+def predict_window(
+    network: Callable[[Tensor], Tensor], window_CXYZ: Tensor, mirror: bool = False, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Probabilities (K, X, Y, Z) of one window (C, X, Y, Z), on the CPU; see ``predict_probabilities``."""
+    return _probabilities(_logits(network, window_CXYZ[None].to(device), mirror)[0]).cpu()
+
+
+def _probabilities(logits_KXYZ: Tensor) -> Tensor:
+    return torch.sigmoid(logits_KXYZ) if len(logits_KXYZ) == 1 else torch.softmax(logits_KXYZ, dim=0)
+
+
+def _logits(network: Callable[[Tensor], Tensor], windows_BCXYZ: Tensor, mirror: bool) -> Tensor:
     logits = network(windows_BCXYZ).to(torch.float32, copy=True)  # changed in place later; the answer may be the input
     if mirror:
         logits = (logits + network(windows_BCXYZ.flip(2)).float().flip(2)) / 2

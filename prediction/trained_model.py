@@ -15,11 +15,11 @@ from torch import Tensor
 from networks.network import Network
 from prediction.checkpoints import NetworkSpec, fill_network, find_checkpoint, load_checkpoint_of, scaling_of
 from prediction.device import Device
-from prediction.sliding_window import Windows, predict_probabilities, predict_slabs
+from prediction.sliding_window import Image, Windows, predict_probabilities, predict_slabs, predict_window
 from utils.constants import SEGMENTATION_SPACING_MM
 from utils.files.run_folder import RUNS_FOLDER
 from utils.intensity import HuScaling
-from utils.tasks import HEATMAP, Task
+from utils.tasks import HEATMAP, SEGMENTATION, Task
 from verse_utils.errors import UserError
 from verse_utils.labels import LabelScheme, label_scheme
 
@@ -102,6 +102,11 @@ class TrainedModel:
         return self.task is HEATMAP and self.scheme.name == "vertebrae"
 
     @property
+    def finds_single_vertebrae(self) -> bool:
+        """Whether it is a segmenter that is shown one vertebra at a time."""
+        return self.task is SEGMENTATION and self.scheme.name == "single"
+
+    @property
     def input(self) -> ModelInput:
         """What it sees and tells apart."""
         return ModelInput(self.scheme.name, self.spec.input_shape, self.spacing_mm, self.scaling, self.overhang_vox)
@@ -126,7 +131,7 @@ class TrainedModel:
         with self.on_device():
             return predict_probabilities(
                 self._logits,
-                _ScaledImage(image_hu, self.scaling),
+                self.scaled(image_hu),
                 self.spec.input_shape,
                 overhang_vox=self.overhang_vox,
                 device=self.device.torch_device,
@@ -137,9 +142,16 @@ class TrainedModel:
         self, image_hu: np.ndarray | h5py.Dataset, windows: Windows, batch_size: int = 1, mirror: bool = False
     ) -> Iterator[tuple[slice, Tensor]]:
         """``sliding_window.predict_slabs`` of an image (X, Y, Z) in HU on the network's grid, within ``on_device``."""
-        image_CXYZ = _ScaledImage(image_hu, self.scaling)
         device = self.device.torch_device
-        return predict_slabs(self._logits, image_CXYZ, windows, batch_size, mirror, device, self.scaling)
+        return predict_slabs(self._logits, self.scaled(image_hu), windows, batch_size, mirror, device, self.scaling)
+
+    def predict_window(self, window_CXYZ: Tensor, mirror: bool = False) -> Tensor:
+        """Probabilities (K, X, Y, Z) of one window (C, X, Y, Z) of its scaled input, within ``on_device``."""
+        return predict_window(self._logits, window_CXYZ, mirror, self.device.torch_device)
+
+    def scaled(self, image_hu: np.ndarray | h5py.Dataset) -> Image:
+        """An image (X, Y, Z) in HU as the network is given it, scaled where it is read."""
+        return _ScaledImage(image_hu, self.scaling)
 
     def _logits(self, windows_BCXYZ: Tensor) -> Tensor:
         with self.device.autocast():

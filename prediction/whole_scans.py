@@ -19,7 +19,7 @@ from prediction.device import find_device
 from prediction.localisation import locate_spine
 from prediction.names.naming import NamedVertebra, name_mask
 from prediction.options import Options
-from prediction.predicted_volumes import predict_volumes
+from prediction.predicted_volumes import predict_single_volumes, predict_volumes
 from prediction.trained_model import ModelInput, TrainedModel, load_model, weight_bytes
 from prediction.working_image import bring_to_scan, empty_volume, read_working_image
 from utils.files.find_scans import find_scans
@@ -61,14 +61,15 @@ class Models(NamedTuple):
             for name, model in named.items()
         }
 
-    def scheme(self, labels: str) -> LabelScheme:
-        """What a mask tells apart, by ``Options.labels``."""
-        return LABEL_SCHEMES["vertebrae"] if labels == "vertebrae" else self.segmenter.scheme
+    @property
+    def scheme(self) -> LabelScheme:
+        """What a mask tells apart."""
+        return LABEL_SCHEMES["vertebrae"] if self.segmenter.finds_single_vertebrae else self.segmenter.scheme
 
-    def check_names(self) -> None:
-        """Raise UserError unless the localiser names vertebrae."""
-        one = self.localiser
-        _check_names(None if one is None else (one.name, one.scheme.name))
+    def check_labels(self, labels: str) -> None:
+        """Raise UserError unless these models give a mask with ``Options.labels``."""
+        of = [(one.name, one.scheme.name) for one in (self.segmenter, self.localiser) if one is not None]
+        _check_labels(labels, *of)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def check_checkpoints(segmenters: Sequence[Path], localiser: Path | None, labels
         Memory that the weights of each segmenter take, in bytes.
 
     Raises:
-        UserError: no checkpoint of the task, segmenters that can't be averaged, a localiser that names no vertebrae.
+        UserError: no checkpoint of the task, segmenters that can't be averaged, or models that don't give these labels.
     """
     inputs, sizes = [], []
     for path in segmenters:
@@ -129,14 +130,22 @@ def check_checkpoints(segmenters: Sequence[Path], localiser: Path | None, labels
         inputs.append(ModelInput.of(content))
         sizes.append(weight_bytes(content["weights"]))
         inputs[0].check_alike(inputs[-1], segmenters[0], path)
-    content = {} if localiser is None else load_checkpoint_of(HEATMAP, localiser)
-    if labels == "vertebrae":
-        _check_names((content["settings"]["model_name"], ModelInput.of(content).labels) if content else None)
+    paths = [(SEGMENTATION, segmenters[0]), *([] if localiser is None else [(HEATMAP, localiser)])]
+    contents = [load_checkpoint_of(task, path) for task, path in paths]
+    _check_labels(labels, *((one["settings"]["model_name"], ModelInput.of(one).labels) for one in contents))
     return sizes
 
 
-def _check_names(localiser: tuple[str, str] | None) -> None:
-    """Raise UserError unless a localiser, given by its name and its labels, names vertebrae."""
+def _check_labels(labels: str, segmenter: tuple[str, str], localiser: tuple[str, str] | None = None) -> None:
+    """Raise UserError unless models, given by their names and their labels, give a mask with ``Options.labels``."""
+    is_single = segmenter[1] == "single"
+    if labels != "vertebrae":
+        if is_single:
+            raise UserError(f"{segmenter[0]} finds single vertebrae, which the localiser names; add --labels vertebrae")
+        return
+    if not is_single:
+        remedy = "give a --segmentation_model that was trained with --labels single"
+        raise UserError(f"--labels vertebrae: {segmenter[0]} can't find vertebrae one by one; {remedy}")
     if localiser is None or localiser[1] != "vertebrae":
         which = "there is none" if localiser is None else f"{localiser[0]} finds the spine alone"
         remedy = "give a --heatmap_model that was trained with --labels vertebrae"
@@ -193,8 +202,7 @@ def segment(scan: Scan | Path | str, models: Models, options: Options = Options(
     Raises:
         UserError: no CT.
     """
-    if options.labels == "vertebrae":
-        models.check_names()
+    models.check_labels(options.labels)
     scan = _opened(scan)
     straight = straight_scan(scan)
     found = _segment_straight(straight, models, options)
@@ -207,31 +215,34 @@ def _segment_straight(scan: Scan | StraightScan, models: Models, options: Option
     clock, scratch, spine = _Clock(), Scratch(), None
     warnings: list[str] = []
     vertebrae: list[NamedVertebra] = []
+    is_named = options.labels == "vertebrae"
     mask = empty_volume(scan.shape, np.uint8)
     probabilities = empty_volume(scan.shape, np.float32) if options.probabilities else None
     if models.localiser is not None:
         with clock("localise"):
             spine = locate_spine(scan, models.localiser, options.margin_mm)
-            warnings.extend(spine.warnings)
+        if spine.doubt:
+            warnings.append(f"{spine.doubt}; {'check the names' if is_named else 'the whole scan was searched'}")
     with clock("read"):
-        image = read_working_image(scan, models.segmenter, spine, options.overlap, scratch)
+        image = read_working_image(scan, models.segmenter, spine, options, scratch)
     with clock("segment"):
-        volumes = predict_volumes(models.segmenters, image, options, scratch)
-    working_mask = volumes.components
+        if is_named and spine is not None:
+            volumes = predict_single_volumes(models.segmenters, image, spine, options, scratch)
+        else:
+            volumes = predict_volumes(models.segmenters, image, options, scratch)
     if not volumes.described:
         warnings.append("no vertebra found: the mask is empty")
     with clock("undo"):
-        bring_to_scan(volumes.probabilities, image, models.segmenter.scheme.mask_values, mask, probabilities)
-    if options.labels == "vertebrae" and spine is not None:
+        bring_to_scan(volumes.probabilities, image, models.scheme.mask_values, mask, probabilities)
+    if volumes.labels is not None:
         with clock("name"):
-            working_mask = scratch.volume("names", image.grid.shape, np.uint8)
-            vertebrae, told = name_mask(mask, image, volumes.components, spine, working_mask)
+            vertebrae, told = name_mask(mask, image, volumes)
             warnings.extend(told)
     return Segmentation(
         mask=mask,
         region=image.region,
         working_hu=image.hu,
-        working_mask=working_mask,
+        working_mask=volumes.components if volumes.labels is None else volumes.labels,
         spacing_mm=models.segmenter.spacing_mm,
         components=volumes.described,
         probabilities=probabilities,

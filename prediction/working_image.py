@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import nibabel as nib
 import numpy as np
 
 from prediction.localisation import Spine
+from prediction.names.single import box_of_windows
+from prediction.options import Options
 from prediction.probabilities import class_indices, of_foreground
 from prediction.sliding_window import Windows
 from prediction.trained_model import TrainedModel
@@ -28,35 +31,42 @@ class WorkingImage:
     Attributes:
         region: stored voxels (I, J, K) that it covers.
         grid: over that region.
-        windows: over it, and which of them the network sees.
+        windows: over it, and which of them the network sees; None of a segmenter of single vertebrae.
         hu: (X, Y, Z) int16, on disk.
     """
 
     region: tuple[slice, slice, slice]
     grid: WorkingGrid
-    windows: Windows
+    windows: Windows | None
     hu: h5py.Dataset
 
 
 def read_working_image(
-    scan: Scan | StraightScan, segmenter: TrainedModel, spine: Spine | None, overlap: float, scratch: Scratch
+    scan: Scan | StraightScan, segmenter: TrainedModel, spine: Spine | None, options: Options, scratch: Scratch
 ) -> WorkingImage:
     """Read what the windows on the spine see.
 
-    Windows lie where they would lie for the whole scan. Those in whose middle the spine lies are chosen.
+    Windows lie where they would lie for the whole scan. Those in whose middle the spine lies are chosen. A segmenter of
+    single vertebrae has a window for each of the spine's.
 
     Args:
         scan: read in one pass, slab by slab.
         segmenter: whose grid, windows and air are taken.
         spine: of ``locate_spine``; None for the whole scan.
-        overlap: smallest share of a window's side that its neighbour covers.
+        options: how much windows overlap, and the margin around single vertebrae.
         scratch: holds the voxels.
     """
     grid = WorkingGrid.isotropic(scan.shape, scan.affine, segmenter.spacing_mm)
-    windows = Windows.cover(grid.shape, segmenter.spec.input_shape, overlap, segmenter.overhang_vox)
-    if spine is not None:
-        windows = windows.where(lambda middle: spine.touches(grid, middle))
-    windows, box = windows.in_box()
+    window_shape = segmenter.spec.input_shape
+    windows = None
+    if spine is not None and segmenter.finds_single_vertebrae:
+        centres_vox = nib.affines.apply_affine(np.linalg.inv(grid.affine), np.reshape(spine.centres_mm(), (-1, 3)))
+        box = box_of_windows(centres_vox, options.margin_mm, window_shape, segmenter.spacing_mm, grid.shape)
+    else:
+        windows = Windows.cover(grid.shape, window_shape, options.overlap, segmenter.overhang_vox)
+        if spine is not None:
+            windows = windows.where(lambda middle: spine.touches(grid, middle))
+        windows, box = windows.in_box()
     region = grid.source_region(box, margin_mm=2 * segmenter.spacing_mm)  # for smoothing at its edges
     part, air_hu = grid.part(box, region), segmenter.scaling.air_hu
     image_hu = scratch.volume("hu", part.shape, np.int16, air_hu)

@@ -5,21 +5,31 @@ Lessmann et al. 2019 (10.1016/j.media.2019.02.005), Payer et al. 2020 (10.5220/0
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-from prediction.sliding_window import Image, logits_of, window_at
+from prediction.sliding_window import Image, window_at
 from utils.constants import SHOWN_SIGMA_MM
+from utils.geometry.body_centres import body_centre
 from utils.geometry.boxes import Box
 from utils.geometry.gaussians import gaussian
-from utils.intensity import DEFAULT_SCALING, HuScaling
+
+if TYPE_CHECKING:
+    import h5py
 
 # From the centre of a body to the middle of its window: arch and processes lie behind and below it.
 _TO_MIDDLE_MM = np.array([0.0, -16.0, -8.0])
+# Above the first and below the last vertebra that the localiser sees, room for two more that it misses.
+_ROOM_MM = 80.0
+# A body that was found farther than this from where it was shown is shown again, at its own centre.
+_NEAR_MM = 3.0
+# A vertebra of which a larger share is another's that was found before is that one once more.
+_MOST_SHARED = 0.5
 
 
 def window_box(centre_vox: np.ndarray, window_shape: Sequence[int], spacing_mm: float) -> Box:
@@ -34,52 +44,113 @@ def window_box(centre_vox: np.ndarray, window_shape: Sequence[int], spacing_mm: 
     return Box(start, start + window_shape)
 
 
-@torch.inference_mode()
-def predict_single_vertebrae(
-    network: Callable[[Tensor], Tensor],
-    image_CXYZ: Image,
+def box_of_windows(
+    centres_vox: Iterable[np.ndarray],
+    margin_mm: float,
     window_shape: Sequence[int],
-    centres_vox: Mapping[int, np.ndarray],
     spacing_mm: float,
-    probability: np.ndarray | h5py.Dataset,
-    labels: np.ndarray | h5py.Dataset,
-    mirror: bool = False,
-    device: torch.device | str = "cpu",
-    scaling: HuScaling = DEFAULT_SCALING,
-) -> None:
-    """Find vertebrae one by one; where windows overlap, the vertebra with the highest probability has a voxel.
-
-    Of each vertebra, the largest connected component is kept.
+    image_shape: Sequence[int],
+) -> Box:
+    """The part of an image that the windows of vertebrae cover; all of it where there is none.
 
     Args:
-        network: (B, 2, *window_shape) float, the scaled image and a Gaussian at the vertebra's centre, to logits
-            (B, 1, *window_shape), on ``device``.
-        image_CXYZ: scaled image (1, X, Y, Z), on the CPU.
+        centres_vox: (3,) each.
+        margin_mm: by which a vertebra may lie beside its centre.
         window_shape: (X, Y, Z) voxels.
-        centres_vox: label -> (3,) of the body.
         spacing_mm: of the isotropic grid.
-        probability: (X, Y, Z) float32, 0 so far; gets that of the vertebra that a voxel most probably belongs to.
-        labels: (X, Y, Z) uint8, 0 so far; gets this vertebra's label, also where the probability is low.
-        mirror: average with the answer to the image mirrored left–right.
-        device: where the network is.
-        scaling: by which the image was scaled.
+        image_shape: (X, Y, Z) voxels.
+
+    Returns:
+        Above and below, there is room for further vertebrae.
     """
-    image_shape = image_CXYZ.shape[1:]
-    for label, centre_vox in centres_vox.items():
-        box = window_box(centre_vox, window_shape, spacing_mm)
-        inside = Box(np.maximum(box.start, 0), np.minimum(box.stop, image_shape))
-        if (inside.stop <= inside.start).any():
-            continue
-        image = image_CXYZ[(slice(None), *inside.slices)].float()
-        start = tuple((box.start - inside.start).tolist())
-        shown = gaussian(window_shape, centre_vox - box.start, [SHOWN_SIGMA_MM / spacing_mm] * 3)
-        window_CXYZ = torch.cat([window_at(image, start, window_shape, scaling.air), torch.from_numpy(shown)[None]])
-        logits = logits_of(network, window_CXYZ[None].to(device), mirror)[0, 0]
-        in_window = Box(inside.start - box.start, inside.stop - box.start).slices
-        found = _in_one_piece(torch.sigmoid(logits).cpu().numpy()[in_window])
-        before, labels_before = probability[inside.slices], labels[inside.slices]
-        labels[inside.slices] = np.where(found > before, np.uint8(label), labels_before)
-        probability[inside.slices] = np.maximum(found, before)  # not a number stays so
+    boxes = [window_box(centre_vox, window_shape, spacing_mm) for centre_vox in centres_vox]
+    if not boxes:
+        return Box(np.zeros(3, int), np.array(image_shape))
+    margin_vox = np.rint(np.array([margin_mm, margin_mm, margin_mm + _ROOM_MM]) / spacing_mm).astype(int)
+    low = np.min([box.start for box in boxes], axis=0) - margin_vox
+    high = np.max([box.stop for box in boxes], axis=0) + margin_vox
+    start = np.clip(low, 0, np.array(image_shape) - 1)  # a voxel at least
+    return Box(start, np.clip(high, start + 1, image_shape))
+
+
+@dataclass
+class SingleVertebrae:
+    """The vertebrae of an image, found one by one; where windows overlap, the most probable one has a voxel.
+
+    Attributes:
+        network: (2, *window_shape), the scaled image and a Gaussian at a vertebra's centre, to the vertebra's
+            probability (1, *window_shape) on the CPU.
+        image: scaled image (1, X, Y, Z), on the CPU.
+        air: scaled.
+        window_shape: (X, Y, Z) voxels.
+        spacing_mm: of the isotropic grid.
+        probability: (X, Y, Z) float32, 0 at first; gets that of the vertebra that a voxel most probably belongs to. On
+            disk, or an array, as are the numbers.
+        numbers: (X, Y, Z) uint8, 0 at first; gets this vertebra's number, from 1 on, also where the probability is low.
+        boxes: of each vertebra, by its number less 1, the part of its window that lies in the image.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    image: Image
+    air: float
+    window_shape: Sequence[int]
+    spacing_mm: float
+    probability: np.ndarray | h5py.Dataset
+    numbers: np.ndarray | h5py.Dataset
+    boxes: list[Box] = field(default_factory=list)
+
+    def find(self, centre_vox: np.ndarray) -> Body | None:
+        """Find the vertebra whose body is about there. Of what the network finds, the largest piece is taken.
+
+        Returns:
+            Its body; that of an earlier one, where most of it is the same; None where there is no vertebra.
+        """
+        found = self._predict(centre_vox)
+        if found is not None and np.linalg.norm(found.body_vox - centre_vox) * self.spacing_mm > _NEAR_MM:
+            found = self._predict(found.body_vox) or found
+        if found is None:
+            return None
+        where = found.box.slices
+        before, numbers = self.probability[where], self.numbers[where]
+        number = _same(found.probability > 0.5, np.where(before > 0.5, numbers, 0))
+        if not number:
+            self.boxes.append(found.box)
+            number = len(self.boxes)
+            self.numbers[where] = np.where(found.probability > before, np.uint8(number), numbers)
+            self.probability[where] = np.maximum(found.probability, before)  # not a number stays so
+        return Body(found.body_vox, number)
+
+    def _predict(self, centre_vox: np.ndarray) -> _Found | None:
+        """What the network finds where it is shown a vertebra; None where that is nothing, or outside of the image."""
+        window = window_box(centre_vox, self.window_shape, self.spacing_mm)
+        box = Box(np.maximum(window.start, 0), np.minimum(window.stop, self.image.shape[1:]))
+        if (box.stop <= box.start).any():
+            return None
+        start = tuple((window.start - box.start).tolist())
+        in_window = window_at(self.image[(slice(None), *box.slices)].float(), start, self.window_shape, self.air)
+        shown = gaussian(self.window_shape, centre_vox - window.start, [SHOWN_SIGMA_MM / self.spacing_mm] * 3)
+        probability = self.network(torch.cat([in_window, torch.from_numpy(shown)[None]]))[0].numpy()
+        own = _in_one_piece(probability[Box(box.start - window.start, box.stop - window.start).slices])
+        if (own <= 0.5).all():
+            return None
+        is_number = np.isfinite(own).all()  # else whoever reads the volume is to see it
+        body_vox = body_centre(own > 0.5, np.full(3, self.spacing_mm)) + box.start if is_number else centre_vox
+        return _Found(own, box, body_vox)
+
+
+class Body(NamedTuple):
+    """The centre (3,) in voxels of a vertebra's body, and the vertebra's number."""
+
+    centre_vox: np.ndarray
+    number: int
+
+
+class _Found(NamedTuple):
+    """A vertebra: its probability (x, y, z) in a box of the image, and the centre (3,) of its body in voxels."""
+
+    probability: np.ndarray
+    box: Box
+    body_vox: np.ndarray
 
 
 def _in_one_piece(probability: np.ndarray) -> np.ndarray:
@@ -92,3 +163,9 @@ def _in_one_piece(probability: np.ndarray) -> np.ndarray:
         sizes[0] = 0
         probability = np.where((numbers > 0) & (numbers != sizes.argmax()), np.float32(0), probability)
     return probability
+
+
+def _same(own: np.ndarray, numbers: np.ndarray) -> int:
+    """The number of the vertebra that was found before and holds most of another (X, Y, Z) bool; 0 if none does."""
+    shared = np.bincount(numbers[own], minlength=2)[1:]
+    return int(shared.argmax()) + 1 if shared.max() > _MOST_SHARED * own.sum() else 0

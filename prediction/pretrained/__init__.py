@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prediction.options import Options
 from utils.tasks import HEATMAP, Task
 
 # What users write where the name of a run is asked for.
@@ -13,19 +14,11 @@ FOLDER = Path(__file__).parent
 WHAT_IT_IS = f"pretrained: trained on few scans; for research, no clinical tool; see {FOLDER / 'README.md'}"
 
 
-def pretrained_checkpoint(task: Task, folder: Path = FOLDER) -> Path:
-    """The checkpoint of a task's network."""
+def pretrained_checkpoint(task: Task, labels: str = Options.labels, folder: Path = FOLDER) -> Path:
+    """The checkpoint of a task's network, by ``Options.labels``."""
+    if labels == "vertebrae":
+        return folder / ("names.pt" if task is HEATMAP else "single.pt")
     return folder / f"{task.network_name}.pt"
-
-
-def pretrained_names(folder: Path = FOLDER) -> Path:
-    """The checkpoint of the localiser that names vertebrae."""
-    return folder / "names.pt"
-
-
-def pretrained_localiser(labels: str, folder: Path = FOLDER) -> Path:
-    """The localiser for ``Options.labels``: the one that names vertebrae, where that is asked for."""
-    return pretrained_names(folder) if labels == "vertebrae" else pretrained_checkpoint(HEATMAP, folder)
 
 
 def is_pretrained(checkpoint: Path) -> bool:

@@ -149,6 +149,7 @@ def test_cut_out_keeps_mask_and_margin():
         lambda: PadToRatio((1, 0, 1)),
         lambda: MaskCutOut(-1),
         lambda: ShowOneVertebra(-1),
+        lambda: ShowOneVertebra(far_share=1.5),
     ],
 )
 def test_impossible_arguments_are_refused(build):
@@ -263,6 +264,26 @@ def test_the_centre_is_off_as_often_as_asked():
         weights = gaussian**4 / (gaussian**4).sum()
         off_mm += [(weights.sum(axis=(1, 2)) * np.arange(40)).sum() - 19.5]
     assert 2 < np.std(off_mm) < 4 and abs(np.mean(off_mm)) < 2
+
+
+def test_the_vertebra_that_is_nearest_to_the_place_is_to_be_found():
+    """Centres 20 mm apart in a column: the place may lie at the middle one, at a neighbour, or far from all."""
+    label = np.zeros((60, 60, 60))
+    for number, start in ((20, 2), (21, 22), (22, 42)):
+        label[22:38, 22:38, start : start + 16] = number
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(60):
+        shown = ShowOneVertebra(far_off_mm=12, far_share=1)(make(label))
+        place = np.unravel_index(int(shown["image"].data[1].argmax()), label.shape)
+        centres = {20: (29.5, 29.5, 9.5), 21: (29.5, 29.5, 29.5), 22: (29.5, 29.5, 49.5)}
+        away_mm = {number: np.linalg.norm(np.array(place) - centre) for number, centre in centres.items()}
+        nearest = min(away_mm, key=away_mm.get)
+        if abs(away_mm[nearest] - 20) > 1 and sorted(away_mm.values())[1] - away_mm[nearest] > 1:
+            wanted = nearest if away_mm[nearest] < 20 else 0
+            np.testing.assert_array_equal(shown["label"].data[0], (label == wanted) & (label > 0))
+            seen.add(wanted)
+    assert seen == {0, 20, 21, 22}
 
 
 def test_a_patch_without_vertebra_shows_none():

@@ -21,6 +21,20 @@ def runs(tmp_path_factory, heatmap_h5, segmentation_h5, drawing_nothing) -> Path
     return folder
 
 
+@pytest.fixture(scope="session")
+def names_models(runs, heatmap_h5, segmentation_h5, drawing_nothing) -> tuple[str, str]:
+    """A segmenter of single vertebrae and a localiser that names them, trained for a moment."""
+    for task, h5, name, labels in (
+        (HEATMAP, heatmap_h5, "names", "vertebrae"),
+        (SEGMENTATION, segmentation_h5, "single", "single"),
+    ):
+        common = f"--data_path {h5} --model_name {name} --epochs 1 --workers 0 --output {runs} --labels {labels}"
+        shape = [] if task is HEATMAP else ["--input_shape", "64", "64", "64"]
+        with drawing_nothing():
+            train_and_test(parse_arguments(task, [*common.split(), *shape, "--model_args", "channels=4,8,16"]))
+    return "single", "names"
+
+
 @pytest.fixture
 def infer(run_script, runs, tmp_path):
     """Run the command on scans: (scans, arguments …) -> how it ended; results in ``out``."""

@@ -37,7 +37,7 @@ def test_each_checkpoint_is_read_once(infer, scans, monkeypatch):
 
 
 def test_models_of_other_processes_are_checked_by_their_checkpoints(
-    infer, runs, scans, monkeypatch, assert_one_line_error
+    infer, runs, names_models, scans, monkeypatch, assert_one_line_error
 ):
     """No network is built where none is used, and what can't work is refused before a scheduler is asked for."""
 
@@ -49,8 +49,9 @@ def test_models_of_other_processes_are_checked_by_their_checkpoints(
     job = SimpleNamespace(workers=2)
     inference._tell_of_ensemble(check_checkpoints([path, path], runs / "heatmap" / "best.pt", "classes"), job)
     for arguments, models, told in (
-        (["--labels", "vertebrae"], ("segmentation", "heatmap"), "finds the spine alone"),
-        (["--labels", "vertebrae"], ("segmentation",), "there is none"),
+        (["--labels", "vertebrae"], ("single", "heatmap"), "finds the spine alone"),
+        (["--labels", "vertebrae"], ("single",), "there is none"),
+        (["--labels", "vertebrae"], ("segmentation", "names"), "can't find vertebrae one by one"),
         (["--segmentation_model", "segmentation", "heatmap"], ("segmentation",), "is a localiser"),
     ):
         for elsewhere in (["--workers", 2], ["--scheduler", "127.0.0.1:9"]):

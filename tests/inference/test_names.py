@@ -8,25 +8,23 @@ import pytest
 
 from prediction import localisation
 from prediction.localisation import Spine
-from prediction.names.column import Vertebra
-from training.arguments import parse_arguments
-from training.scripts import train_and_test
-from utils.tasks import HEATMAP
+from prediction.names.column import Candidate, Steps, name_vertebrae
+from prediction.trained_model import TrainedModel
+from utils.constants import SHOWN_SIGMA_MM
 from verse_utils.centroids import read_centroids
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")  # but in processes of their own
 
 
-@pytest.fixture(scope="module")
-def names_run(runs, heatmap_h5) -> str:
-    """A localiser that names vertebrae, trained for a moment."""
-    common = f"--data_path {heatmap_h5} --model_name names --epochs 2 --workers 0 --output {runs} --labels vertebrae"
-    train_and_test(parse_arguments(HEATMAP, [*common.split(), "--model_args", "channels=4,8,16"]))
-    return "names"
+def seen_around(model, window_CXYZ, mirror=False):
+    """A network that finds what is dense and near the centre that it is shown."""
+    image, shown = window_CXYZ
+    is_near = shown > np.exp(-0.5 * (14 / SHOWN_SIGMA_MM) ** 2)
+    return (is_near & (image > 0.1)).float()[None]
 
 
-def test_vertebrae_are_named(infer, scans, tmp_path, names_run, monkeypatch, phantom_root):
-    """With the true centres in place of what a network learns in a moment: names, numbers and files."""
+def test_vertebrae_are_named(infer, scans, tmp_path, names_models, monkeypatch, phantom_root):
+    """With the true centres, and what is dense around them, in place of what networks learn in a moment."""
     paths = {path.name.removesuffix("_ct.nii.gz"): path for path in sorted(scans.iterdir())}
     centres_mm = {}
     for case, path in paths.items():
@@ -35,12 +33,14 @@ def test_vertebrae_are_named(infer, scans, tmp_path, names_run, monkeypatch, pha
         centres_mm[image.shape] = listed.to_world(image.affine, image.shape)
 
     def know(view, *_):
-        vertebrae = [Vertebra(label, place, 0.8) for label, place in centres_mm[view.source_shape].items()]
-        return Spine(view, np.ones(view.shape, bool), vertebrae)
+        candidates = [Candidate(label, place, 0.8) for label, place in centres_mm[view.source_shape].items()]
+        steps = Steps.learn([])
+        return Spine(view, np.ones(view.shape, bool), candidates, name_vertebrae(candidates, steps), steps)
 
+    monkeypatch.setattr(TrainedModel, "predict_window", seen_around)
     monkeypatch.setattr(localisation, "_locate_by_names", know)
-    options = ("--labels", "vertebrae", "--postprocess", "none", "--json")
-    result = infer([scans], *options, models=("segmentation", names_run))
+    options = ("--labels", "vertebrae", "--json")
+    result = infer([scans], *options, models=names_models)
     assert result.returncode == 0, result.stderr
     out = tmp_path / "out"
     for row in json.loads(result.stdout):
@@ -52,13 +52,21 @@ def test_vertebrae_are_named(infer, scans, tmp_path, names_run, monkeypatch, pha
         for label, one in named.items():
             np.testing.assert_allclose(listed[label], one["centre_mm"], atol=0.3)
     assert {"vertebrae.csv", "vertebrae.ctbl", "vertebrae.label"} <= {path.name for path in out.iterdir()}
-    kept = infer([scans], *options, models=("segmentation", names_run))
+    kept = infer([scans], *options, models=names_models)
     assert all(row["kept"] for row in json.loads(kept.stdout))
-    without = infer([scans], "--postprocess", "none", "--json", models=("segmentation", names_run))
+    without = infer([scans], "--postprocess", "none", "--json", models=("segmentation", "names"))
     assert not any("kept" in row or row["vertebrae"] for row in json.loads(without.stdout))
     assert not [*out.glob("*_ctd.json"), *out.glob("vertebrae.csv")]
 
 
-def test_names_need_a_localiser_that_learnt_them(infer, scans, assert_one_line_error):
-    for models, told in ((("segmentation", "heatmap"), "finds the spine alone"), (("segmentation",), "there is none")):
-        assert_one_line_error(infer([scans], "--labels", "vertebrae", models=models), told, "--heatmap_model")
+def test_names_need_both_networks_that_learnt_them(infer, scans, names_models, assert_one_line_error):
+    single, names = names_models
+    labels = ("--labels", "vertebrae")
+    for models, told in (
+        ((single, "heatmap"), "finds the spine alone"),
+        ((single,), "there is none"),
+        (("segmentation", names), "segmentation can't find vertebrae one by one"),
+    ):
+        remedy = "--segmentation_model" if models[0] != single else "--heatmap_model"
+        assert_one_line_error(infer([scans], *labels, models=models), told, remedy)
+    assert_one_line_error(infer([scans], models=names_models), "finds single vertebrae", "add --labels vertebrae")

@@ -5,7 +5,8 @@ import torch
 
 from networks import build_network
 from prediction.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint, load_checkpoint_of, save_checkpoint
-from prediction.pretrained import FOLDER, is_pretrained, pretrained_checkpoint, pretrained_localiser
+from prediction.options import LABELS
+from prediction.pretrained import FOLDER, is_pretrained, pretrained_checkpoint
 from prediction.pretrained.__main__ import make_pretrained
 from utils.files.run_folder import PLACE_AND_MACHINE
 from utils.tasks import HEATMAP, SEGMENTATION, TASKS
@@ -14,8 +15,7 @@ from verse_utils.errors import UserError
 CHANNELS = {"channels": (4, 8, 16)}
 
 
-FILES = [(SEGMENTATION, pretrained_checkpoint(SEGMENTATION))]
-FILES += [(HEATMAP, pretrained_localiser(labels)) for labels in ("segmenter", "vertebrae")]
+FILES = [(task, pretrained_checkpoint(task, labels)) for labels in LABELS for task in (SEGMENTATION, HEATMAP)]
 
 
 @pytest.mark.parametrize(("task", "path"), FILES, ids=[path.stem for _, path in FILES])
@@ -28,8 +28,8 @@ def test_what_comes_with_the_project_is_whole_and_says_nothing_of_who_made_it(ta
 
 
 def test_what_comes_with_the_project_is_small():
-    segmenter, localiser, names = (path.stat().st_size for _, path in FILES)
-    assert segmenter + localiser <= 6e6 and names <= 2.1e6
+    segmenter, localiser, single, names = (path.stat().st_size for _, path in FILES)
+    assert segmenter + localiser <= 6e6 and single + names <= 6e6
 
 
 def test_the_name_stands_for_the_network_of_the_task(tmp_path):
@@ -59,18 +59,18 @@ def test_weights_in_16_bit_are_those_of_the_run(tmp_path):
         make_pretrained(HEATMAP, run, tmp_path, tmp_path / "new")
 
 
-def test_names_have_a_localiser_of_their_own(tmp_path):
+@pytest.mark.parametrize(("task", "trained"), [(HEATMAP, "vertebrae"), (SEGMENTATION, "single")])
+def test_names_have_networks_of_their_own(tmp_path, task, trained):
     runs, new = tmp_path / "runs", tmp_path / "new"
-    for labels, channels in (("binary", 1), ("vertebrae", 27)):
-        spec = NetworkSpec("UNet", 1, channels, (16, 16, 16), CHANNELS)
-        settings = {"task": "heatmap", "model_name": labels, "labels": labels}
+    for labels in ("binary", trained):
+        spec = NetworkSpec("UNet", 1, 1, (16, 16, 16), CHANNELS)
+        settings = {"task": task.name, "model_name": labels, "labels": labels}
         save_checkpoint(runs / labels / "best.pt", spec, spec.build().state_dict(), settings, input={})
-    made = [
-        make_pretrained(HEATMAP, runs / labels / "best.pt", runs, new, names)
-        for labels, names in (("binary", False), ("vertebrae", True))
-    ]
-    assert [pretrained_localiser(labels, new) for labels in ("segmenter", "vertebrae")] == made
-    assert load_checkpoint(made[1])["network"].out_channels == 27
-    for labels, names in (("binary", True), ("vertebrae", False)):
-        with pytest.raises(UserError, match="names"):
-            make_pretrained(HEATMAP, runs / labels / "best.pt", runs, new, names)
+    run_of = {"segmenter": runs / "binary" / "best.pt", "vertebrae": runs / trained / "best.pt"}
+    for labels, run in run_of.items():
+        path = make_pretrained(task, run, runs, new, labels)
+        assert path == pretrained_checkpoint(task, labels, new)
+        assert load_checkpoint(path)["settings"]["labels"] == run.parent.name
+        other = next(one for one in LABELS if one != labels)
+        with pytest.raises(UserError, match=f"was trained with --labels {run.parent.name}"):
+            make_pretrained(task, run, runs, new, other)

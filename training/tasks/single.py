@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from data_transforms.segmentation_transforms import segmentation_presets, single_presets
 from dataloader import h5VerSe
-from prediction.names.single import predict_single_vertebrae
+from prediction.names.single import SingleVertebrae
+from prediction.sliding_window import predict_window
 from training.settings import TrainingSettings
 from training.steps.step_plan import StepPlan
 from training.tasks.segmenter import SegmentationTraining
 from utils.geometry.body_centres import body_centres
+from utils.intensity import DEFAULT_SCALING
 
 
 class SingleTraining(SegmentationTraining):
@@ -45,21 +47,23 @@ class SingleTraining(SegmentationTraining):
     def predict(self, network: nn.Module, subject: tio.Subject, plan: StepPlan) -> Tensor:
         """Probability and class, (2, X, Y, Z), of a whole scan, on the CPU."""
         mask = np.array(self.scheme.mask_values, np.uint8)[subject["label"].data[0].numpy()]
-        probability, labels = np.zeros(mask.shape, np.float32), np.zeros(mask.shape, np.uint8)
+        vertebrae = SingleVertebrae(
+            lambda window_CXYZ: predict_window(network, window_CXYZ, self.settings.tta, plan.device.torch_device),
+            subject["image"].data,
+            DEFAULT_SCALING.air,
+            self.settings.input_shape,
+            subject["image"].spacing[0],
+            probability=np.zeros(mask.shape, np.float32),
+            numbers=np.zeros(mask.shape, np.uint8),
+        )
         network.eval()
+        class_of_number = np.zeros(256, np.float32)
         with plan.device.autocast():
-            predict_single_vertebrae(
-                network,
-                subject["image"].data,
-                self.settings.input_shape,
-                body_centres(mask, subject["image"].spacing),
-                subject["image"].spacing[0],
-                probability,
-                labels,
-                self.settings.tta,
-                plan.device.torch_device,
-            )
-        return torch.from_numpy(np.stack([probability, self.scheme.to_classes(labels)]))
+            for label, centre_vox in body_centres(mask, subject["image"].spacing).items():
+                found = vertebrae.find(centre_vox)
+                if found is not None and not class_of_number[found.number]:
+                    class_of_number[found.number] = self.scheme.class_of[label]
+        return torch.from_numpy(np.stack([vertebrae.probability, class_of_number[vertebrae.numbers]]))
 
     def classes(self, probabilities_KXYZ: Tensor) -> np.ndarray:
         probability, classes = probabilities_KXYZ.numpy()

@@ -39,3 +39,14 @@ def body_centres(mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray) -> 
             within = [along @ np.arange(len(along)) / weights.sum() for along in marginals]
             centres[label] = np.array(within) + [part.start for part in box]
     return centres
+
+
+def body_centre(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """The same of one vertebra's mask (X, Y, Z) bool, which must not be empty, in an eighth of the time.
+
+    Every other voxel along each axis is looked at, if that is enough.
+    """
+    coarse = mask[::2, ::2, ::2]
+    step = 2 if coarse.any() else 1
+    (centre,) = body_centres((coarse if step == 2 else mask).astype(np.uint8), step * np.asarray(spacing_mm)).values()
+    return step * centre

@@ -190,3 +190,28 @@ def test_missed_levels_and_one_beyond_each_end_are_filled_in():
     np.testing.assert_allclose([one.centre_mm for one in filled], [(1, 2, z) for z in heights_mm])
     assert [one.confidence for one in filled] == [0, 0.9, 0, 0, 0.9, 0]
     assert names(fill_in([Vertebra(19, np.zeros(3), 1), Vertebra(T13, np.array([0, 0, -28.0]), 1)], STEPS))[-1] == 20
+
+
+def upright(*labels, step_mm=30.0):
+    return [Vertebra(label, np.array([0.0, 0.0, -step_mm * number]), 0.9) for number, label in enumerate(labels)]
+
+
+def test_missed_levels_lie_between_their_neighbours_and_cut_ones_beyond():
+    filled = fill_in([upright(19)[0], Vertebra(22, np.array([0.0, 30.0, -100.0]), 0.8)], STEPS)
+    assert [one.label for one in filled] == [18, 19, 20, 21, 22, 23]
+    assert [one.confidence > 0 for one in filled] == [False, True, False, False, True, False]
+    np.testing.assert_allclose(filled[3].centre_mm, [0, 20, -200 / 3])
+    step = filled[5].centre_mm - filled[4].centre_mm
+    assert np.linalg.norm(step) == pytest.approx(STEPS.expected(23)[0])
+    np.testing.assert_allclose(step / np.linalg.norm(step), np.array([0, 30, -100]) / np.hypot(30, 100))
+
+
+def test_nothing_is_filled_in_where_nothing_can_be():
+    assert [one.label for one in fill_in(upright(1, 2), STEPS)] == [1, 2, 3]  # nothing above C1
+    assert [one.label for one in fill_in(upright(23, 24), STEPS)] == [22, 23, 24]  # nothing below L5
+    assert [one.label for one in fill_in(upright(24, L6), STEPS)] == [23, 24, L6]
+    assert [one.label for one in fill_in(upright(19, T13), STEPS)] == [18, 19, T13, 20]
+    eleven_ribs = fill_in(upright(18, 20), STEPS)  # T11 and L1 as near as neighbours
+    assert [one.label for one in eleven_ribs] == [17, 18, 20, 21]
+    assert [one.label for one in fill_in(upright(12), STEPS)] == [12]
+    assert fill_in([], STEPS) == []
