@@ -56,11 +56,10 @@ def one_at_a_time(model: TrainedModel, image_hu: np.ndarray, centres_vox: Mappin
         numbers=np.zeros(image_hu.shape, np.uint8),
     )
     label_of = np.zeros(256, np.uint8)
-    with model.on_device():
-        for label, centre_vox in centres_vox.items():
-            body = single.find(centre_vox)
-            if body is not None:
-                label_of[body.number] = label
+    for label, centre_vox in centres_vox.items():
+        body = single.find(centre_vox)
+        if body is not None:
+            label_of[body.number] = label
     labels: np.ndarray = label_of[single.numbers * (np.asarray(single.probability) > 0.5)]
     return labels
 

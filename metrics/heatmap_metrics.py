@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from metrics.metric import DISTANCE_MM, MetricTable, Pair, WhenEmpty
 from utils.geometry.boxes import Box, mask_box
-from utils.geometry.components import ConnectedComponents
-from utils.geometry.spinal_column import spinal_column
+from utils.geometry.spinal_column import spinal_column_mask
 
 # A distance heatmap falls below it between 1 and 2 voxels off the spine, so the box of a perfect one has a margin of 1.
 BOX_THRESHOLD = 0.3
@@ -21,8 +21,15 @@ CORE_THRESHOLD, GROWTH_VOX = 0.5, 2
 LEAST_COMPONENT_SHARE = 0.1
 
 
-def spine_in_heatmap(heatmap: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """The large connected components of a heatmap that form one spinal column: (X, Y, Z) bool.
+class FoundSpine(NamedTuple):
+    """A spine in a heatmap: (X, Y, Z) bool, and how sure the localiser is of it, in [0, 1], 0 where there is none."""
+
+    mask: np.ndarray
+    confidence: float
+
+
+def spine_in_heatmap(heatmap: np.ndarray, spacing_mm: Sequence[float]) -> FoundSpine:
+    """The large connected components of a heatmap that form one spinal column; its mean in them is the confidence.
 
     Components are those above ``CORE_THRESHOLD``, where there are any. They grow by ``GROWTH_VOX`` into what is above
     ``BOX_THRESHOLD``.
@@ -33,30 +40,11 @@ def spine_in_heatmap(heatmap: np.ndarray, spacing_mm: Sequence[float]) -> np.nda
     """
     from scipy.ndimage import binary_dilation
 
-    column = _column(heatmap >= CORE_THRESHOLD, spacing_mm)
-    if column.any():
-        grown: np.ndarray = binary_dilation(column, np.ones((3, 3, 3)), GROWTH_VOX, mask=heatmap >= BOX_THRESHOLD)
-        return grown
-    return _column(heatmap >= BOX_THRESHOLD, spacing_mm)
-
-
-def confidence_in(heatmap: np.ndarray, mask: np.ndarray) -> float:
-    """How sure a localiser is of a spine, in [0, 1]: the mean of its heatmap in the mask; 0 where that is empty.
-
-    Args:
-        heatmap: (X, Y, Z) in [0, 1].
-        mask: (X, Y, Z) bool, of ``spine_in_heatmap``.
-    """
-    return float(heatmap[mask].mean()) if mask.any() else 0.0
-
-
-def _column(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    connected = ConnectedComponents()
-    components = connected.add(mask)
-    wholes = connected.wholes()
-    column = spinal_column(wholes, wholes.large(least_share=LEAST_COMPONENT_SHARE), spacing_mm)
-    is_column: np.ndarray = column[wholes.whole_of][components]
-    return is_column
+    core, spine = heatmap >= CORE_THRESHOLD, heatmap >= BOX_THRESHOLD
+    mask = spinal_column_mask(core if core.any() else spine, LEAST_COMPONENT_SHARE, spacing_mm)
+    if core.any():
+        mask = binary_dilation(mask, np.ones((3, 3, 3)), GROWTH_VOX, mask=spine)
+    return FoundSpine(mask, float(heatmap[mask].mean()) if mask.any() else 0.0)
 
 
 class HeatmapPair(Pair):
@@ -81,7 +69,7 @@ class HeatmapPair(Pair):
     @cached_property
     def predicted_box(self) -> Box | None:
         """The smallest box around the spine in the predicted heatmap; None where there is none."""
-        return mask_box(spine_in_heatmap(self.prediction, self.spacing_mm))
+        return mask_box(spine_in_heatmap(self.prediction, self.spacing_mm).mask)
 
     @cached_property
     def reference_box(self) -> Box | None:

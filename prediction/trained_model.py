@@ -146,8 +146,9 @@ class TrainedModel:
         return predict_slabs(self._logits, self.scaled(image_hu), windows, batch_size, mirror, device, self.scaling)
 
     def predict_window(self, window_CXYZ: Tensor, mirror: bool = False) -> Tensor:
-        """Probabilities (K, X, Y, Z) of one window (C, X, Y, Z) of its scaled input, within ``on_device``."""
-        return predict_window(self._logits, window_CXYZ, mirror, self.device.torch_device)
+        """Probabilities (K, X, Y, Z) of one window (C, X, Y, Z) of its scaled input, on the CPU."""
+        with self.on_device():
+            return predict_window(self._logits, window_CXYZ, mirror, self.device.torch_device)
 
     def scaled(self, image_hu: np.ndarray | h5py.Dataset) -> Image:
         """An image (X, Y, Z) in HU as the network is given it, scaled where it is read."""

@@ -18,8 +18,9 @@ from prediction.checkpoints import load_checkpoint_of
 from prediction.device import find_device
 from prediction.localisation import locate_spine
 from prediction.names.naming import NamedVertebra, name_mask
+from prediction.names.single_volumes import predict_single_volumes
 from prediction.options import Options
-from prediction.predicted_volumes import predict_single_volumes, predict_volumes
+from prediction.predicted_volumes import predict_volumes
 from prediction.trained_model import ModelInput, TrainedModel, load_model, weight_bytes
 from prediction.working_image import bring_to_scan, empty_volume, read_working_image
 from utils.files.find_scans import find_scans

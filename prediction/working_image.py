@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 
-from prediction.localisation import Spine
 from prediction.names.single import box_of_windows
+from prediction.names.spine import Spine
 from prediction.options import Options
 from prediction.probabilities import class_indices, of_foreground
 from prediction.sliding_window import Windows
@@ -65,7 +65,7 @@ def read_working_image(
     else:
         windows = Windows.cover(grid.shape, window_shape, options.overlap, segmenter.overhang_vox)
         if spine is not None:
-            windows = windows.where(lambda middle: spine.touches(grid, middle))
+            windows = windows.where(lambda middle: spine.may_touch(grid, middle))
         windows, box = windows.in_box()
     region = grid.source_region(box, margin_mm=2 * segmenter.spacing_mm)  # for smoothing at its edges
     part, air_hu = grid.part(box, region), segmenter.scaling.air_hu

@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 
 from prediction.names.column import Vertebra, missed_levels
+from prediction.names.measured import MeasuredBody, measure_body
 from prediction.predicted_volumes import PredictedVolumes
 from prediction.working_image import WorkingImage
 from utils.constants import SLAB_SLICES
-from utils.geometry.body_centres import body_centre
-from utils.geometry.boxes import Box
 from utils.geometry.working_grid import WorkingGrid
 from verse_utils.labels import VERTEBRA_NAMES
 
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
 # Vertebrae whose names only their neighbours tell are taken where the mask holds so much of them.
 _LEAST_ML = 1.0
-# What is measured of a body: the cylinder around its axis, and the ball around its centre.
-_AXIS_MM, _CORE_MM = 8.0, 7.0
 
 
 @dataclass(frozen=True)
@@ -82,13 +78,16 @@ def name_mask(
         axes_mm = np.gradient([one.centre_mm for one in vertebrae], axis=0)
     found = []
     for vertebra, axis_mm in zip(vertebrae, axes_mm, strict=True):
-        volume_ml = float(counts[vertebra.label] * voxel_ml)
-        if vertebra.confidence or volume_ml >= _LEAST_ML:
-            measured = _measure(vertebra, volumes.boxes.get(vertebra.label), axis_mm, labels, image)
-            is_cut, confidence = vertebra.label in cut, round(vertebra.confidence, 3)
-            found.append(
-                NamedVertebra(vertebra.label, vertebra.name, round(volume_ml, 2), *measured, is_cut, confidence)
-            )
+        label, volume_ml = vertebra.label, float(counts[vertebra.label] * voxel_ml)
+        if not vertebra.confidence and volume_ml < _LEAST_ML:
+            continue
+        x, y, z = (round(float(value), 2) for value in vertebra.centre_mm)
+        body = MeasuredBody((x, y, z), None, None)
+        if (box := volumes.boxes.get(label)) is not None and (own := labels[box.slices] == label).any():
+            body = measure_body(own, box, axis_mm, image)
+        height_mm = body.height_mm if label > 1 else None
+        facts = round(volume_ml, 2), body.centre_mm, height_mm, body.core_hu, label in cut
+        found.append(NamedVertebra(label, vertebra.name, *facts, round(vertebra.confidence, 3)))
     return found, _warnings(found)
 
 
@@ -107,33 +106,6 @@ def _name_voxels(part: np.ndarray, grid: WorkingGrid, labels: h5py.Dataset) -> n
 def _faces(mask: np.ndarray) -> list[np.ndarray]:
     """The outermost planes of a volume."""
     return [np.moveaxis(mask, axis, 0)[end] for axis in range(3) for end in (0, -1)]  # np.take would copy all of it
-
-
-def _measure(
-    vertebra: Vertebra,
-    box: Box | None,
-    axis_mm: np.ndarray,
-    labels: h5py.Dataset,
-    image: WorkingImage,
-) -> tuple[tuple[float, float, float], float | None, float | None]:
-    """Centre in mm, height in mm and HU of a vertebra's body; without mask, the centre of the localiser alone."""
-    grid = image.grid
-    x, y, z = (round(float(value), 2) for value in vertebra.centre_mm)
-    own = None if box is None else labels[box.slices] == vertebra.label
-    if box is None or own is None or not own.any():
-        return (x, y, z), None, None
-    body_vox = body_centre(own, grid.spacing_mm)
-    axes = grid.affine[:3, :3]
-    offsets_mm = (np.argwhere(own) - body_vox) @ axes.T
-    along_mm = offsets_mm @ axis_mm / np.linalg.norm(axis_mm)
-    distance_mm = np.linalg.norm(offsets_mm, axis=1)
-    is_body = distance_mm**2 - along_mm**2 <= _AXIS_MM**2
-    height_mm = None
-    if vertebra.label > 1 and is_body.any():
-        height_mm = round(float(np.ptp(along_mm[is_body])) + float(grid.spacing_mm[0]), 1)
-    core = image.hu[box.slices][own][distance_mm <= _CORE_MM]
-    x, y, z = (round(float(value), 2) for value in nib.affines.apply_affine(grid.affine, body_vox + box.start))
-    return (x, y, z), height_mm, round(float(core.mean()), 1) if core.size else None
 
 
 def _warnings(found: Sequence[NamedVertebra]) -> list[str]:

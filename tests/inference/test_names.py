@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from prediction import localisation
-from prediction.localisation import Spine
 from prediction.names.column import Candidate, Steps, name_vertebrae
+from prediction.names.spine import Spine
 from prediction.trained_model import TrainedModel
 from utils.constants import SHOWN_SIGMA_MM
 from verse_utils.centroids import read_centroids
@@ -38,7 +38,7 @@ def test_vertebrae_are_named(infer, scans, tmp_path, names_models, monkeypatch, 
         return Spine(view, np.ones(view.shape, bool), candidates, name_vertebrae(candidates, steps), steps)
 
     monkeypatch.setattr(TrainedModel, "predict_window", seen_around)
-    monkeypatch.setattr(localisation, "_locate_by_names", know)
+    monkeypatch.setattr(localisation, "spine_of_names", know)
     options = ("--labels", "vertebrae", "--json")
     result = infer([scans], *options, models=names_models)
     assert result.returncode == 0, result.stderr

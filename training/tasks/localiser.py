@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_transforms.heatmap_transforms import heatmap_presets
 from dataloader import h5VerSe
-from metrics.heatmap_metrics import HEATMAP_METRICS, confidence_in, spine_in_heatmap
+from metrics.heatmap_metrics import HEATMAP_METRICS, spine_in_heatmap
 from metrics.losses import build_loss
 from metrics.metric_handler import MetricHandler
 from training.settings import TrainingSettings
@@ -66,7 +66,7 @@ class HeatmapTraining(TrainingTask):
     def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
         prediction = torch.sigmoid(logits.double())
         heatmap = prediction[0, 0].cpu().numpy()
-        confidence = confidence_in(heatmap, spine_in_heatmap(heatmap, spacing_mm))
+        confidence = spine_in_heatmap(heatmap, spacing_mm).confidence
         return self._terms(prediction, target.double(), confidence)
 
     @staticmethod

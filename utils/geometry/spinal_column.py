@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from utils.geometry.components import Wholes
+from utils.geometry.components import ConnectedComponents, Wholes
 
 # A component's centre may lie so many mm beside the spinal column: to the left or right, and before or behind. Both
 # grow by a slope with the difference in height: lordosis and kyphosis lean by up to 45°, scoliosis less. It is at most
@@ -44,6 +44,22 @@ def spinal_column(wholes: Wholes, candidates: np.ndarray, spacing_mm: Sequence[f
                 best = column
     is_column = np.zeros(len(candidates), bool)
     is_column[best] = True
+    return is_column
+
+
+def spinal_column_mask(mask: np.ndarray, least_share: float, spacing_mm: Sequence[float]) -> np.ndarray:
+    """The voxels (X, Y, Z) bool of a mask whose connected components form one column.
+
+    Args:
+        mask: (X, Y, Z) bool.
+        least_share: of the largest component's voxels; smaller ones are left out.
+        spacing_mm: along X, Y, Z.
+    """
+    connected = ConnectedComponents()
+    components = connected.add(mask)
+    wholes = connected.wholes()
+    column = spinal_column(wholes, wholes.large(least_share=least_share), spacing_mm)
+    is_column: np.ndarray = column[wholes.whole_of][components]
     return is_column
 
 

@@ -59,7 +59,7 @@ def test_a_mask_is_named_and_measured(phantom):
     for vertebra in vertebrae:
         one = of_label[vertebra.label]
         off_mm = np.linalg.norm(np.array(one.centre_mm) - centres_mm[one.label])
-        assert off_mm < (6 if one.label == 1 else 1)  # C1 has no body, but two masses beside each other
+        assert off_mm < (6 if one.label == 1 else 2)  # a voxel; C1 has no body, but two masses beside each other
         assert one.confidence == 0.7 and one.core_hu is not None and 50 < one.core_hu < 500
         true_mm = phantom.anatomy.body_size_mm[one.label][2]
         assert one.label == 1 or abs(one.height_mm - true_mm) < 7
