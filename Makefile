@@ -145,8 +145,11 @@ pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2) $(PRETRAINING)/names_1 $(PR
 		--output $(PRETRAINING)/preprocessed_names_2 --input_shape 96 96 192
 	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_names_2/*.h5 --model_name names_2 \
 		--labels vertebrae --epochs 6 --early_stopping 40 --init_from names_1 --precision auto $(LOCALISER)
+	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_1/*_segmentation_1mm.h5 \
+		--model_name single --labels single --epochs 24 --full_validation 8 --input_shape 96 96 96 --patches_per_volume 10 \
+		$(SEGMENTER) --bone_share 0.95 --optimizer adamw --init_from segmenter_3
 	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINING)/trained_models \
-		--segmentation_model segmenter_3 --heatmap_model localiser --names_model names_2
+		--segmentation_model segmenter_3 --heatmap_model localiser --names_model names_2 --single_model single
 
 clean:
 	rm -rf .venv .venv-* $(DEMO) *.egg-info

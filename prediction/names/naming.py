@@ -35,7 +35,7 @@ class NamedVertebra:
         name: such as L1.
         volume_ml: of the mask; 0 where it holds nothing of it.
         centre_mm: of its body, in RAS.
-        height_mm: of its body along the spine; None of C1, which has none, and without mask.
+        height_mm: of its body along the spine, C2's with the dens; None of C1, which has none, and without mask.
         core_hu: mean around the centre of its body; None without mask.
         is_cut: whether it touches the scan's edge.
         confidence: value of the localiser's heatmap in [0, 1]; 0 where only the neighbours tell the name.
