@@ -359,7 +359,9 @@ def _probabilities(logits_KXYZ: Tensor) -> Tensor:
 
 
 def _logits(network: Callable[[Tensor], Tensor], windows_BCXYZ: Tensor, mirror: bool) -> Tensor:
-    logits = network(windows_BCXYZ).to(torch.float32, copy=True)  # changed in place later; the answer may be the input
+    answer = network(windows_BCXYZ)
+    is_input = answer.untyped_storage().data_ptr() == windows_BCXYZ.untyped_storage().data_ptr()
+    logits = answer.to(torch.float32, copy=is_input)  # changed in place later
     if mirror:
         logits = (logits + network(windows_BCXYZ.flip(2)).float().flip(2)) / 2
     return logits

@@ -36,7 +36,7 @@ class NamedVertebra:
         volume_ml: of the mask; 0 where it holds nothing of it.
         centre_mm: of its body, in RAS.
         height_mm: of its body along the spine, C2's with the dens; None of C1, which has none, and without mask.
-        core_hu: mean around the centre of its body; None without mask.
+        core_hu: mean around the centre of its body; None without mask, or where C1's lies within its ring.
         is_cut: whether it touches the scan's edge.
         confidence: value of the localiser's heatmap in [0, 1]; 0 where only the neighbours tell the name.
     """

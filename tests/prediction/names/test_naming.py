@@ -59,8 +59,9 @@ def test_a_mask_is_named_and_measured(phantom):
     for vertebra in vertebrae:
         one = of_label[vertebra.label]
         off_mm = np.linalg.norm(np.array(one.centre_mm) - centres_mm[one.label])
-        assert off_mm < (6 if one.label == 1 else 2)  # a voxel; C1 has no body, but two masses beside each other
-        assert one.confidence == 0.7 and one.core_hu is not None and 50 < one.core_hu < 500
+        assert off_mm < 2  # a voxel of the working grid
+        assert one.confidence == 0.7
+        assert one.label == 1 or 50 < one.core_hu < 500  # the centre of C1 may lie within its ring
         true_mm = phantom.anatomy.body_size_mm[one.label][2]
         if one.label == 2:
             assert true_mm < one.height_mm < 40  # with its dens
