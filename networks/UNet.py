@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from networks.blocks.norms import InstanceNorm
 from networks.network import Network, Shape
 
+# From so many classes on, logits are computed in slabs of so many planes of the coarser level.
+_MANY_CLASSES, _PLANES = 16, 4
+
 
 class _Block(nn.Sequential):
     """A convolution, its norm and its activation."""
@@ -100,7 +103,11 @@ class UNet(Network):
             skips.append(features)
         features = self.bottom(features)
         for gate, upsample in zip(self.gate, self.decoder, strict=True):
-            features = upsample(torch.cat([gate(skips.pop(), features), features], dim=1))
+            features = torch.cat([gate(skips.pop(), features), features], dim=1)
+            if isinstance(upsample, nn.ConvTranspose3d) and not torch.is_grad_enabled():
+                features = _in_slabs(upsample, features)
+            else:
+                features = upsample(features)
         return features
 
 
@@ -113,6 +120,26 @@ class AttentionUNet3D(UNet):
 
     def _gate(self, skip_channels: int, signal_channels: int) -> nn.Module:
         return _AttentionGate(skip_channels, signal_channels)
+
+
+def _in_slabs(upsample: nn.ConvTranspose3d, features_BCXYZ: Tensor) -> Tensor:
+    """What ``_upsample``'s convolution gives. For many classes, slab by slab along Z, as it takes twice their memory.
+
+    Planes 2i and 2i + 1 come of the features' planes i and i + 1.
+    """
+    depth = features_BCXYZ.shape[-1]
+    planes = depth if upsample.out_channels < _MANY_CLASSES else _PLANES
+    logits = None
+    for first in range(0, depth, planes):
+        slab: Tensor = upsample(features_BCXYZ[..., first : first + planes + 1])
+        if planes == depth:
+            return slab
+        if logits is None:
+            logits = slab.new_empty(*slab.shape[:-1], 2 * depth)
+        end = min(2 * (first + planes), 2 * depth)
+        logits[..., 2 * first : end] = slab[..., : end - 2 * first]
+    assert logits is not None
+    return logits
 
 
 def _downsample(in_channels: int, out_channels: int) -> _Block:

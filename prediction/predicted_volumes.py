@@ -34,6 +34,7 @@ class PredictedVolumes:
             also outside of the components; None of other segmenters.
         boxes: label -> where its voxels lie.
         vertebrae: from head to foot.
+        left_out_vox: of vertebrae that were found, but have no place in the sequence.
     """
 
     probabilities: list[h5py.Dataset]
@@ -42,6 +43,7 @@ class PredictedVolumes:
     labels: h5py.Dataset | None = None
     boxes: dict[int, Box] = field(default_factory=dict)
     vertebrae: list[Vertebra] = field(default_factory=list)
+    left_out_vox: int = 0
 
 
 def predict_volumes(

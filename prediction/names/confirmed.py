@@ -49,7 +49,7 @@ def confirm(
     bodies_mm: dict[int, np.ndarray] = {}
     seen_mm: list[np.ndarray] = []
     for _ in range(_MOST_ROUNDS):
-        column = fill_in(name_vertebrae(candidates, steps), steps)
+        column = fill_in(name_vertebrae(candidates, steps, list(bodies_mm.values())), steps)
         known_mm = [*seen_mm, *bodies_mm.values()]
         unseen = [one for one in column if not _is_near(one.centre_mm, known_mm)]
         if not unseen:

@@ -88,7 +88,8 @@ def name_mask(
         height_mm = body.height_mm if label > 1 else None
         facts = round(volume_ml, 2), body.centre_mm, height_mm, body.core_hu, label in cut
         found.append(NamedVertebra(label, vertebra.name, *facts, round(vertebra.confidence, 3)))
-    return found, _warnings(found)
+    left_out_ml = volumes.left_out_vox * abs(np.linalg.det(image.grid.affine[:3, :3])) / 1000
+    return found, _warnings(found, left_out_ml)
 
 
 def _name_voxels(part: np.ndarray, grid: WorkingGrid, labels: h5py.Dataset) -> np.ndarray:
@@ -108,11 +109,13 @@ def _faces(mask: np.ndarray) -> list[np.ndarray]:
     return [np.moveaxis(mask, axis, 0)[end] for axis in range(3) for end in (0, -1)]  # np.take would copy all of it
 
 
-def _warnings(found: Sequence[NamedVertebra]) -> list[str]:
+def _warnings(found: Sequence[NamedVertebra], left_out_ml: float) -> list[str]:
     """What users should know of the names."""
     told = []
     if not found:
         told.append("no vertebra was named by the localiser; the mask is empty")
+    if left_out_ml >= _LEAST_ML:
+        told.append(f"{left_out_ml:.1f} ml of vertebrae that have no place in the sequence were left out")
     named_only = [one.name for one in found if one.volume_ml == 0]
     if named_only:
         told.append(f"named by the localiser, but not in the mask: {', '.join(named_only)}")

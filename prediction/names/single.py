@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 # From the centre of a body to the middle of its window: arch and processes lie behind and below it.
 _TO_MIDDLE_MM = np.array([0.0, -16.0, -8.0])
-# Above the first and below the last vertebra that the localiser sees, room for two more that it misses.
-_ROOM_MM = 80.0
+# Room along X, Y and Z for vertebrae that the localiser misses: a bent spine leads aside, and from the first or the last
+# one that it sees to the other end of the scan.
+_ROOM_MM = np.array([30.0, 60.0, 1000.0])
 # A body that was found farther than this from where it was shown is shown again, at its own centre.
 _NEAR_MM = 3.0
 # A vertebra of which a larger share is another's that was found before is that one once more.
@@ -61,12 +62,12 @@ def box_of_windows(
         image_shape: (X, Y, Z) voxels.
 
     Returns:
-        Above and below, there is room for further vertebrae.
+        There is room for further vertebrae.
     """
     boxes = [window_box(centre_vox, window_shape, spacing_mm) for centre_vox in centres_vox]
     if not boxes:
         return Box(np.zeros(3, int), np.array(image_shape))
-    margin_vox = np.rint(np.array([margin_mm, margin_mm, margin_mm + _ROOM_MM]) / spacing_mm).astype(int)
+    margin_vox = np.rint((margin_mm + _ROOM_MM) / spacing_mm).astype(int)
     low = np.min([box.start for box in boxes], axis=0) - margin_vox
     high = np.max([box.stop for box in boxes], axis=0) + margin_vox
     start = np.clip(low, 0, np.array(image_shape) - 1)  # a voxel at least

@@ -52,11 +52,14 @@ def predict_single_volumes(
         label_of[number] = vertebra.label if number else 0
     components, labels = scratch.volume("components", shape, np.int32), single.numbers
     connected, slabs = ConnectedComponents(), [slice(low, low + SLAB_SLICES) for low in range(0, shape[2], SLAB_SLICES)]
+    left_out_vox = 0
     for planes in slabs:
-        labels[..., planes] = label_of[labels[..., planes]]
-        single.probability[..., planes] *= labels[..., planes] > 0
-        components[..., planes] = connected.add(single.probability[..., planes] > 0.5)
+        named = label_of[labels[..., planes]]
+        probability = single.probability[..., planes]
+        left_out_vox += int(((probability > 0.5) & (named == 0)).sum())
+        labels[..., planes], single.probability[..., planes] = named, probability * (named > 0)
+        components[..., planes] = connected.add((probability > 0.5) & (named > 0))
     described = describe_components(connected.wholes(), slabs, components, [single.probability], grid.affine)
     vertebrae = [one.vertebra for one in confirmed]
     boxes = {one.vertebra.label: single.boxes[one.number - 1] for one in confirmed if one.number}
-    return PredictedVolumes([single.probability], components, described, labels, boxes, vertebrae)
+    return PredictedVolumes([single.probability], components, described, labels, boxes, vertebrae, left_out_vox)

@@ -167,3 +167,13 @@ def test_deep_supervision_gives_coarser_logits_in_training_alone(name, shape, op
     network.eval()
     with torch.no_grad():
         assert network(image).shape == (1, 2, *shape)
+
+
+def test_logits_of_many_classes_are_the_same_in_slabs():
+    """Without gradients they are computed slab by slab, with gradients at once; 24 planes are three slabs."""
+    torch.manual_seed(0)
+    network = build_network("UNet", 1, 27, (16, 16, 48), channels=(4, 8)).eval()
+    image = torch.randn(1, 1, 16, 16, 48)
+    at_once = network(image)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(image), at_once, rtol=1e-5, atol=1e-6)

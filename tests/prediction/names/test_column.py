@@ -70,7 +70,7 @@ def test_candidates_within_5_mm_are_one_place():
 def test_a_place_is_worth_less_where_its_name_is_in_doubt():
     """Its score, as a share of the strongest place's, times (4 + log of the name's share)."""
     expected = [[4 + np.log(0.75), 4 + np.log(0.25)], [0.5 * 4, 0.5 * (4 + np.log(0.02))]]
-    np.testing.assert_allclose(_worth(np.array([[0.3, 0.1], [0.2, 0.0]])), expected)
+    np.testing.assert_allclose(_worth(np.array([[0.3, 0.1], [0.2, 0.0]]), np.zeros(2, bool)), expected)
 
 
 def test_names_are_found_where_all_heatmaps_are_low_and_places_are_vague():

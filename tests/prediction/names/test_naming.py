@@ -23,7 +23,7 @@ def phantom():
     return make_phantom(3, size="tiny")
 
 
-def named(phantom, vertebrae, missed=()):
+def named(phantom, vertebrae, missed=(), left_out_vox=0):
     """What naming makes of a phantom's true mask, on a working grid of 2 mm: mask, vertebrae and warnings."""
     grid = WorkingGrid.isotropic(phantom.label.shape, phantom.affine, 2.0)
     shown = np.isin(phantom.label, [one.label for one in vertebrae if one.label not in missed])
@@ -34,7 +34,7 @@ def named(phantom, vertebrae, missed=()):
     _, nearest = distance_transform_edt(working == 0, return_indices=True)
     labels = working[tuple(nearest)] if working.any() else working.copy()
     boxes = {number: Box(np.zeros(3, int), np.array(grid.shape)) for number in set(np.unique(working)) - {0}}
-    volumes = PredictedVolumes([], working.astype(np.int32), [], labels, boxes, vertebrae)
+    volumes = PredictedVolumes([], working.astype(np.int32), [], labels, boxes, vertebrae, left_out_vox)
     found, warnings = name_mask(mask, image, volumes)
     np.testing.assert_array_equal(labels, working)
     return mask, found, warnings
@@ -78,6 +78,13 @@ def test_what_has_no_mask_is_told(phantom):
     np.testing.assert_allclose(last.centre_mm, vertebrae[-1].centre_mm, atol=0.01)
     mask, found, warnings = named(phantom, [])
     assert not mask.any() and found == [] and any("no vertebra was named" in line for line in warnings)
+
+
+def test_what_has_no_place_in_the_sequence_is_told(phantom):
+    vertebrae = true_vertebrae(phantom)
+    told = "2.0 ml of vertebrae that have no place in the sequence were left out"  # voxels of 2 mm
+    assert told in named(phantom, vertebrae, left_out_vox=250)[2]
+    assert not any("left out" in line for line in named(phantom, vertebrae, left_out_vox=100)[2])
 
 
 def test_a_single_vertebra_is_named_alone(phantom):

@@ -53,7 +53,9 @@ def test_windows_lie_behind_and_below_the_centre():
 def test_the_box_of_windows_lies_within_the_image():
     centres = [np.array([20.0, 40.0, 50.0]), np.array([20.0, 40.0, 30.0])]
     box = box_of_windows(centres, 6, (24, 24, 24), 1.0, (30, 60, 300))
-    assert (box.start.tolist(), box.stop.tolist()) == ([2, 6, 0], [30, 42, 54 + 6 + 80])  # two vertebrae more above
+    assert (box.start.tolist(), box.stop.tolist()) == ([0, 0, 0], [30, 60, 300])
+    box = box_of_windows(centres, 6, (24, 24, 24), 1.0, (200, 300, 2000))
+    assert (box.start.tolist(), box.stop.tolist()) == ([0, 0, 0], [32 + 6 + 30, 36 + 6 + 60, 54 + 6 + 1000])
     box = box_of_windows([np.array([500.0, 3.0, 3.0])], 6, (24, 24, 24), 1.0, (30, 60, 60))
     assert ((box.start >= 0) & (box.stop > box.start) & (box.stop <= (30, 60, 60))).all()
     box = box_of_windows([], 6, (24, 24, 24), 1.0, (30, 60, 60))
