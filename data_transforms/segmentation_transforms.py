@@ -12,8 +12,9 @@ from data_transforms.presets import Presets, intensity_augmentation, spatial_aug
 from verse_utils.labels import LabelScheme
 
 # How far off the centres are, along each axis, that show a segmenter its vertebra in training: about as a localiser's,
-# and in some of the patches so far that they lie between vertebrae, or beside them.
-_OFF_MM, _FAR_OFF_MM, _FAR_SHARE = 3.0, 12.0, 0.35
+# and in some of the patches so far that they lie between vertebrae, or beside them. In half of the patches in which the
+# spine ends, they lie beyond the end, in the sacrum or where the scan cuts a vertebra.
+_OFF_MM, _FAR_OFF_MM, _FAR_SHARE, _BEYOND_SHARE = 3.0, 12.0, 0.35, 0.5
 
 
 def segmentation_presets(scheme: LabelScheme, augmentation: str = "light") -> Presets:
@@ -44,7 +45,13 @@ def single_presets(augmentation: str = "light") -> Presets:
     density, scale = density_augmentation(augmentation), ScaleHU(copy=False)
     return Presets(
         train=tio.Compose(
-            [*spatial, *density, scale, *intensity, ShowOneVertebra(_OFF_MM, _FAR_OFF_MM, _FAR_SHARE, copy=False)],
+            [
+                *spatial,
+                *density,
+                scale,
+                *intensity,
+                ShowOneVertebra(_OFF_MM, _FAR_OFF_MM, _FAR_SHARE, _BEYOND_SHARE, copy=False),
+            ],
             copy=False,
         ),
         evaluate=tio.Compose([scale, ShowOneVertebra(copy=False)], copy=False),

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # From the centre of a body to the middle of its window: arch and processes lie behind and below it.
 _TO_MIDDLE_MM = np.array([0.0, -16.0, -8.0])
-# Room along X, Y and Z for vertebrae that the localiser misses: a bent spine leads aside, and from the first or the last
-# one that it sees to the other end of the scan.
+# Room along X, Y and Z for vertebrae that the localiser misses: a bent spine leads aside, and the first or the last one
+# that it sees may be far from the ends of the scan.
 _ROOM_MM = np.array([30.0, 60.0, 1000.0])
 # A body that was found farther than this from where it was shown is shown again, at its own centre.
 _NEAR_MM = 3.0

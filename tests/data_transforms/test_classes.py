@@ -150,6 +150,7 @@ def test_cut_out_keeps_mask_and_margin():
         lambda: MaskCutOut(-1),
         lambda: ShowOneVertebra(-1),
         lambda: ShowOneVertebra(far_share=1.5),
+        lambda: ShowOneVertebra(beyond_share=-0.5),
     ],
 )
 def test_impossible_arguments_are_refused(build):
@@ -284,6 +285,19 @@ def test_the_vertebra_that_is_nearest_to_the_place_is_to_be_found():
             np.testing.assert_array_equal(shown["label"].data[0], (label == wanted) & (label > 0))
             seen.add(wanted)
     assert seen == {0, 20, 21, 22}
+
+
+def test_beyond_the_end_of_the_spine_there_is_nothing():
+    """Two vertebrae 30 mm apart, with room for one more above them, and none below."""
+    label = np.zeros((50, 50, 100))
+    label[15:35, 15:35, 50:70], label[15:35, 15:35, 20:40] = 20, 21
+    shown = ShowOneVertebra(beyond_share=1)(make(label, spacing_mm=(1, 1, 1)))
+    peak = np.unravel_index(int(shown["image"].data[1].argmax()), label.shape)
+    assert abs(peak[2] - 89.5) > 10 and shown["label"].data.any()  # less than 16 mm inside: nothing can be seen there
+    shown = ShowOneVertebra(beyond_share=1)(make(np.pad(label, [(0, 0), (0, 0), (0, 8)])))
+    peak = np.unravel_index(int(shown["image"].data[1].argmax()), shown["label"].spatial_shape)
+    np.testing.assert_allclose(peak, [24.5, 24.5, 89.5], atol=0.6)
+    assert not shown["label"].data.any()
 
 
 def test_a_patch_without_vertebra_shows_none():

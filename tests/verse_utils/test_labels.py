@@ -87,5 +87,5 @@ def test_what_is_no_json_is_told(tmp_path, content):
     (tmp_path / "classes.json").write_bytes(content)
     with pytest.raises(UserError, match="no table of classes"):
         read_labels(str(tmp_path / "classes.json"))
-    with pytest.raises(UserError, match="neither binary, regions, vertebrae nor a file"):
+    with pytest.raises(UserError, match="neither binary, regions, single, vertebrae nor a file"):
         read_labels(str(tmp_path))

@@ -54,4 +54,5 @@ def body_centre(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     if not coarse.any():
         coarse, steps = mask, np.ones(3, int)
     (centre,) = body_centres(coarse.astype(np.uint8), steps * spacing_mm).values()
-    return steps * centre
+    at: np.ndarray = steps * centre
+    return at

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dataloader import VerSe
-from training import tasks
+from training.tasks import segmenter
 from utils.files.h5_cases import H5Cases
 from utils.preprocessing_settings import IsotropicSettings
 from verse_utils.cases import find_cases
@@ -63,7 +63,7 @@ def test_preprocessing_from_nothing(tmp_path, mirror, run_script, phantom_root):
 @pytest.mark.parametrize("task", ["heatmap", "segmentation"])
 def test_training_from_nothing(tmp_path, mirror, run_script, task, monkeypatch):
     monkeypatch.setattr("utils.resources.usable_cores", lambda: 1)  # preprocessing in this process, which is quicker
-    monkeypatch.setattr(tasks, "IsotropicSettings", partial(IsotropicSettings, spacing_mm=6.0))
+    monkeypatch.setattr(segmenter, "IsotropicSettings", partial(IsotropicSettings, spacing_mm=6.0))
     shape = {"heatmap": (16, 16, 32), "segmentation": (16, 16, 16)}[task]
     result = run_script(
         f"training/train_{task}.py",
