@@ -20,6 +20,8 @@ import numpy as np
 
 from verse_utils.labels import ANATOMICAL_ORDER, L6, T13, VERTEBRA_NAMES
 
+C1, L5 = 1, 24
+
 # Least value of a heatmap at a candidate, and how many of them each heatmap may have. Two maxima nearer than this are
 # one place; the least distance between neighbours is three times that.
 LEAST_SCORE = 0.05
@@ -39,6 +41,10 @@ _MOST_MISSED = 3
 _BONUS, _LEAST_SHARE = 4.0, 0.02
 # And so much more where the segmenter found a body: the sequence is hardly to leave it out.
 _BODY_BONUS = 4.0
+# What it costs that the spine begins below C1 or ends above L5 where the scan shows that no vertebra goes before, or
+# follows: a place without vertebra lies so far above or below, and not farther.
+_END_PENALTY = 7.0
+_NEIGHBOUR_MM = 12.0, 45.0
 # Standard deviation of a place, of which a step has two. This, _SAME_PLACE_MM, the bonus and the strongest place were
 # chosen on heatmaps of 34 phantoms: identification rates of 0.91, and of 0.68 with no deviation, 8 mm, a bonus of 3 and
 # scores as they are.
@@ -204,7 +210,10 @@ def join_candidates(candidates: Iterable[Candidate]) -> tuple[np.ndarray, np.nda
 
 
 def name_vertebrae(
-    candidates: Iterable[Candidate], steps: Steps, bodies_mm: Sequence[np.ndarray] = ()
+    candidates: Iterable[Candidate],
+    steps: Steps,
+    bodies_mm: Sequence[np.ndarray] = (),
+    empty_mm: Sequence[np.ndarray] = (),
 ) -> list[Vertebra]:
     """The best sequence of vertebrae from head to foot; empty where there is no candidate.
 
@@ -216,16 +225,20 @@ def name_vertebrae(
         candidates: of the heatmaps.
         steps: distances between neighbours.
         bodies_mm: (3,) each, candidates' places that certainly are vertebrae: worth more than others.
+        empty_mm: (3,) each, places that certainly are none: beside one, hardly another vertebra than C1 is the first
+            and than L5 or L6 the last.
     """
     places_mm, scores = join_candidates(candidates)
     if not len(places_mm):
         return []
     to_bodies_mm = np.linalg.norm(places_mm[:, None] - np.reshape(bodies_mm, (-1, 3)), axis=2)
     worth = _worth(scores, (to_bodies_mm < 0.1).any(axis=1))  # apart from rounding, they are the same
+    is_top, is_bottom = _at_ends(places_mm, empty_mm)
     best: dict[int, np.ndarray] = {}  # label -> (N,) worth of the best sequence that ends with it in each place
     origin: dict[int, list[tuple[int, int] | None]] = {}  # and the label and place before
     for column, label in enumerate(ANATOMICAL_ORDER):
-        best[label], origin[label] = worth[:, column].copy(), [None] * len(places_mm)
+        best[label] = worth[:, column] - _END_PENALTY * (is_top & (label != C1))
+        origin[label] = [None] * len(places_mm)
         for before, penalty, mean_mm, deviation_mm in _ways_to(label, steps):
             gains = best[before][:, None] - penalty - _cost_of_steps(places_mm, mean_mm, deviation_mm)
             place_before = gains.argmax(axis=0)
@@ -233,6 +246,8 @@ def name_vertebrae(
             for better in np.flatnonzero(reached > best[label]).tolist():
                 best[label][better] = reached[better]
                 origin[label][better] = before, int(place_before[better])
+    for label in set(ANATOMICAL_ORDER) - {L5, L6}:
+        best[label] = best[label] - _END_PENALTY * is_bottom
     label = max(best, key=lambda label: best[label].max())
     end: tuple[int, int] | None = (label, int(best[label].argmax()))
     vertebrae = []
@@ -242,6 +257,13 @@ def name_vertebrae(
         vertebrae.append(Vertebra(label, places_mm[place], confidence))
         end = origin[label][place]
     return vertebrae[::-1]
+
+
+def _at_ends(places_mm: np.ndarray, empty_mm: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Whether there is an empty place where a vertebra above, or below, would lie: (N,) bool each."""
+    step_mm = np.reshape(empty_mm, (1, -1, 3)) - places_mm[:, None]
+    is_neighbour = (np.linalg.norm(step_mm, axis=2) < _NEIGHBOUR_MM[1]) & (np.abs(step_mm[..., 2]) > _NEIGHBOUR_MM[0])
+    return (is_neighbour & (step_mm[..., 2] > 0)).any(axis=1), (is_neighbour & (step_mm[..., 2] < 0)).any(axis=1)
 
 
 def _worth(scores: np.ndarray, is_body: np.ndarray) -> np.ndarray:

@@ -31,7 +31,10 @@ class Confirmed(NamedTuple):
 
 
 def confirm(
-    candidates: Iterable[Candidate], steps: Steps, find: Callable[[np.ndarray], tuple[np.ndarray, int] | None]
+    candidates: Iterable[Candidate],
+    steps: Steps,
+    find: Callable[[np.ndarray], tuple[np.ndarray, int] | None],
+    is_shown: Callable[[np.ndarray], bool],
 ) -> list[Confirmed]:
     """Name vertebrae, and see whether they are there.
 
@@ -40,6 +43,7 @@ def confirm(
         steps: distances between neighbours.
         find: a place (3,) in mm to the centre (3,) in mm of the body that is found there, and the vertebra's number,
             which is the same as before for one that was found before; None where there is none.
+        is_shown: whether the scan shows what lies at a place (3,) in mm whole.
 
     Returns:
         From head to foot, those that the heatmaps show, centred at their bodies where these were found, and those that
@@ -48,14 +52,17 @@ def confirm(
     candidates = list(candidates)
     bodies_mm: dict[int, np.ndarray] = {}
     seen_mm: list[np.ndarray] = []
+    empty_mm: list[np.ndarray] = []
     for _ in range(_MOST_ROUNDS):
-        column = fill_in(name_vertebrae(candidates, steps, list(bodies_mm.values())), steps)
+        column = fill_in(name_vertebrae(candidates, steps, list(bodies_mm.values()), empty_mm), steps)
         known_mm = [*seen_mm, *bodies_mm.values()]
         unseen = [one for one in column if not _is_near(one.centre_mm, known_mm)]
         if not unseen:
             break
         for one in sorted(unseen, key=lambda one: -one.confidence):
             found, body_mm = find(one.centre_mm), None
+            if found is None and is_shown(one.centre_mm):
+                empty_mm.append(one.centre_mm)
             if found is not None and (found[1] not in bodies_mm or _is_near(one.centre_mm, [bodies_mm[found[1]]])):
                 body_mm = bodies_mm.setdefault(found[1], found[0])
             candidates = _moved(candidates, one.centre_mm, body_mm)

@@ -20,6 +20,9 @@ from utils.constants import SLAB_SLICES
 from utils.files.scratch import Scratch
 from utils.geometry.components import ConnectedComponents
 
+# A vertebra whose centre lies so far from the scan's upper and lower end is not cut by it.
+_SHOWN_MM = 25.0
+
 
 def predict_single_volumes(
     segmenters: Sequence[TrainedModel], image: WorkingImage, spine: Spine, options: Options, scratch: Scratch
@@ -46,7 +49,11 @@ def predict_single_volumes(
         body = single.find(nib.affines.apply_affine(to_grid, place_mm))
         return None if body is None else (nib.affines.apply_affine(grid.affine, body.centre_vox), body.number)
 
-    confirmed = confirm(spine.candidates or (), spine.steps, find)
+    def is_shown(place_mm: np.ndarray) -> bool:
+        z_mm = nib.affines.apply_affine(to_grid, place_mm)[2] * first.spacing_mm
+        return bool(_SHOWN_MM <= z_mm <= shape[2] * first.spacing_mm - _SHOWN_MM)
+
+    confirmed = confirm(spine.candidates or (), spine.steps, find, is_shown)
     label_of = np.zeros(256, np.uint8)
     for vertebra, number in confirmed:
         label_of[number] = vertebra.label if number else 0

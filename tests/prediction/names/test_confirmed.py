@@ -33,6 +33,14 @@ def finder(bodies_mm, reach_mm=16.0):
     return find, shown
 
 
+def nowhere(place_mm):
+    return False
+
+
+def everywhere(place_mm):
+    return True
+
+
 def candidates_at(places_mm, score=0.6, off_mm=(1.0, 2.0, 3.0)):
     return [Candidate(label, place_mm + off_mm, score) for label, place_mm in places_mm.items()]
 
@@ -44,7 +52,7 @@ def names_of(confirmed):
 def test_centres_are_those_of_the_bodies():
     bodies_mm = upright(T12, L1, L2, L3, L4, L5)
     find, shown = finder(bodies_mm)
-    confirmed = confirm(candidates_at(bodies_mm), STEPS, find)
+    confirmed = confirm(candidates_at(bodies_mm), STEPS, find, nowhere)
     assert names_of(confirmed) == [T12, L1, L2, L3, L4, L5]
     for vertebra, number in confirmed:
         np.testing.assert_array_equal(vertebra.centre_mm, bodies_mm[vertebra.label])
@@ -61,14 +69,14 @@ def test_a_place_between_two_bodies_is_no_vertebra_and_those_above_are_named_ane
     candidates += candidates_at(wrong, 0.3, off_mm=0.0)
     candidates += [Candidate(label + 1, place_mm, 0.2) for label, place_mm in wrong.items()]
     find, _ = finder(bodies_mm, reach_mm=20.0)
-    assert names_of(confirm(candidates, STEPS, find)) == [T12, L1, L2, L3, L4, L5]
+    assert names_of(confirm(candidates, STEPS, find, nowhere)) == [T12, L1, L2, L3, L4, L5]
 
 
 def test_levels_that_the_heatmaps_miss_are_sought_up_to_the_ends():
     bodies_mm = upright(T10, T11, T12, L1, L2, L3, L4, L5)
     seen = {label: bodies_mm[label] for label in (T12, L2)}
     find, _ = finder(bodies_mm)
-    confirmed = confirm(candidates_at(seen), STEPS, find)
+    confirmed = confirm(candidates_at(seen), STEPS, find, nowhere)
     assert names_of(confirmed) == [T10, T11, T12, L1, L2, L3, L4, L5]
     assert [one.vertebra.label for one in confirmed if one.vertebra.confidence] == [T12, L2]
 
@@ -76,12 +84,22 @@ def test_levels_that_the_heatmaps_miss_are_sought_up_to_the_ends():
 def test_a_place_without_a_vertebra_gets_no_name():
     bodies_mm = upright(T12, L1, L2, L3)
     find, _ = finder({label: bodies_mm[label] for label in (T12, L1, L2)})
-    confirmed = confirm(candidates_at(bodies_mm), STEPS, find)
+    confirmed = confirm(candidates_at(bodies_mm), STEPS, find, nowhere)
     assert names_of(confirmed) == [T12, L1, L2] and all(one.number for one in confirmed)
 
 
 def test_a_vertebra_that_is_shown_alone_is_named_alone():
     find, shown = finder(upright(L3))
-    confirmed = confirm(candidates_at(upright(L3)), STEPS, find)
+    confirmed = confirm(candidates_at(upright(L3)), STEPS, find, nowhere)
     assert names_of(confirmed) == [L3] and len(shown) >= 1
-    assert confirm([], STEPS, find) == []
+    assert confirm([], STEPS, find, nowhere) == []
+
+
+def test_the_spine_ends_at_l5_where_the_scan_shows_that_nothing_follows():
+    """Two of three names are one too high; only the end of the spine tells it."""
+    bodies_mm = upright(L3, L4, L5)
+    wrong = {L2: bodies_mm[L3], L3: bodies_mm[L4]}
+    candidates = [*candidates_at(wrong, off_mm=0.0), *candidates_at({L5: bodies_mm[L5]}, 0.2, off_mm=0.0)]
+    find, _ = finder(bodies_mm)
+    assert names_of(confirm(candidates, STEPS, find, nowhere)) == [L2, L3, L4]
+    assert names_of(confirm(candidates, STEPS, find, everywhere)) == [L3, L4, L5]
