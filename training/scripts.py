@@ -149,6 +149,7 @@ def _datasets(task: TrainingTask, settings: TrainingSettings) -> dict[str, h5Ver
             raise UserError(f"{dataset.store.name}: no {split} cases; add some and run preprocessing.py again")
         if not any(len(dataset.store.foreground_vox(*place)) for place in dataset.places):
             raise UserError(f"{dataset.store.name}: no mask of the {split} cases holds a vertebra; check the masks")
+    task.check(datasets["training"])
     datasets["whole"] = task.dataset(h5_paths, "validation", whole=True)
     datasets["test"] = task.dataset(h5_paths, "test")
     return datasets

@@ -1,7 +1,9 @@
 """The segmenter of single vertebrae: its scores, and a run of it."""
 
 import json
+import shutil
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
@@ -51,6 +53,24 @@ def test_a_network_that_is_right_scores_fully(task, segmentation_h5):
     assert task.scan_score(subject, task.clean(prediction, (1, 1, 1))) > 0.4
     perfect = torch.from_numpy(np.stack([(wanted > 0).astype(np.float32), wanted]))
     assert task.scan_score(subject, perfect) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"), [("segmentation", "single"), ("segmentation", "regions"), ("heatmap", "vertebrae")]
+)
+def test_masks_with_one_label_for_all_teach_no_names(
+    run_script, segmentation_h5, heatmap_h5, tmp_path, assert_one_line_error, task, labels
+):
+    path = shutil.copy(segmentation_h5 if task == "segmentation" else heatmap_h5, tmp_path / "one.h5")
+    with h5py.File(path, "a") as file:
+        for case in [case for split in ("training", "validation", "test") for case in file[split].values()]:
+            label = (case["label"][:] > 0).astype(np.uint8)
+            attributes = dict(case["label"].attrs)
+            del case["label"]
+            case.create_dataset("label", data=label).attrs.update(attributes)
+    arguments = ["--data_path", path, "--model_name", "a", "--labels", labels, "--epochs", 1, "--workers", 0]
+    result = run_script(f"training/train_{task}.py", *arguments, cwd=tmp_path)
+    assert_one_line_error(result, "one label for all vertebrae", f"--labels {labels}", "--labels binary")
 
 
 def test_a_run_begins_with_a_binary_segmenter_and_tells_each_vertebra(run_script, segmentation_h5, tmp_path):

@@ -18,6 +18,7 @@ from metrics.vertebra_metrics import CENTRE_METRICS, by_region, identify, measur
 from prediction.names.column import Steps, Vertebra, confidence_at, find_candidates, name_vertebrae
 from training.settings import TrainingSettings
 from training.tasks.localiser import VIEW_TERMS, HeatmapTraining
+from training.tasks.task import require_names
 from utils.geometry.body_centres import body_centres
 from verse_utils.labels import ANATOMICAL_ORDER, LABEL_SCHEMES
 
@@ -40,6 +41,9 @@ class NamesTraining(HeatmapTraining):
         super().__init__(settings)
         self.presets = heatmap_presets(augmentation=settings.augmentation, labels=settings.labels)
         self.steps = Steps.learn([])
+
+    def check(self, dataset: h5VerSe) -> None:
+        require_names(dataset, self.settings.labels)
 
     def learn(self, dataset: h5VerSe) -> dict[str, Any]:
         """Distances between neighbours, as they are in the training cases."""

@@ -12,14 +12,14 @@ import torchio as tio
 from torch import Tensor
 
 from data_transforms.segmentation_transforms import segmentation_presets
-from dataloader import Patches
+from dataloader import Patches, h5VerSe
 from metrics.losses import build_loss
 from metrics.mask_metrics import MASK_METRICS
 from metrics.metric_handler import MetricHandler
 from prediction.postprocessing import without_dropped_components
 from prediction.probabilities import class_indices
 from training.settings import TrainingSettings
-from training.tasks.task import TrainingTask, hu_of
+from training.tasks.task import TrainingTask, hu_of, require_names
 from utils.preprocessing_settings import IsotropicSettings, PreprocessingSettings
 from utils.tasks import SEGMENTATION
 from utils.visualize import PREDICTION_COLOUR, REFERENCE_COLOUR, draw_comparison, draw_planes
@@ -58,6 +58,10 @@ class SegmentationTraining(TrainingTask):
             overhang_vox=self.task.overhang_vox,
             seed=settings.seed,
         )
+
+    def check(self, dataset: h5VerSe) -> None:
+        if self.scheme.class_count > 2:
+            require_names(dataset, self.settings.labels)
 
     def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
         prediction = (logits > 0).long() if self.out_channels == 1 else logits.argmax(dim=1, keepdim=True)

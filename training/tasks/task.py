@@ -21,6 +21,8 @@ from training.steps.step_plan import StepPlan
 from utils.constants import HU_PER_UNIT
 from utils.preprocessing_settings import PreprocessingSettings
 from utils.tasks import Task
+from verse_utils.errors import UserError
+from verse_utils.labels import ANATOMICAL_ORDER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,6 +71,10 @@ class TrainingTask(ABC):
         transform = self.presets.train if split == "training" else self.presets.evaluate
         patches = None if whole or split == "test" else self.patches()
         return h5VerSe(h5_path, split, transform, patches, self.task, self.settings.fold)
+
+    def check(self, dataset: h5VerSe) -> None:
+        """Raise UserError where the training cases can't teach what is to be learnt; by default, they can."""
+        return None
 
     def learn(self, dataset: h5VerSe) -> dict[str, Any]:
         """What the training cases teach besides the weights, in JSON's types, for the checkpoint; by default, nothing.
@@ -152,6 +158,25 @@ class TrainingTask(ABC):
     def test_picture(self, subject: tio.Subject, probabilities_KXYZ: Tensor, title: str) -> Figure:
         """Draw a whole test case; by default, as ``picture``."""
         return self.picture(subject, probabilities_KXYZ, title)
+
+
+def require_names(dataset: h5VerSe, labels: str) -> None:
+    """Raise UserError where all masks of training cases have one and the same label: they tell no vertebrae apart.
+
+    Args:
+        dataset: of the training cases; read until a second label is found.
+        labels: that are to be learnt, for the message.
+    """
+    seen: set[int] = set()
+    for place in dataset.places:
+        _, label = dataset.store.read(*place)
+        seen |= set(np.flatnonzero(np.bincount(label.reshape(-1), minlength=256)).tolist()) & set(ANATOMICAL_ORDER)
+        if len(seen) > 1:
+            return
+    raise UserError(
+        f"{dataset.store.name}: the masks have one label for all vertebrae, so that --labels {labels} can't be learnt; "
+        "train with --labels binary"
+    )
 
 
 def hu_of(subject: tio.Subject) -> np.ndarray:
