@@ -71,6 +71,7 @@ def test_masks_with_one_label_for_all_teach_no_names(
     arguments = ["--data_path", path, "--model_name", "a", "--labels", labels, "--epochs", 1, "--workers", 0]
     result = run_script(f"training/train_{task}.py", *arguments, cwd=tmp_path)
     assert_one_line_error(result, "one label for all vertebrae", f"--labels {labels}", "--labels binary")
+    assert not (tmp_path / "trained_models").exists()
 
 
 def test_a_run_begins_with_a_binary_segmenter_and_tells_each_vertebra(run_script, segmentation_h5, tmp_path):
