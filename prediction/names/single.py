@@ -29,6 +29,8 @@ _TO_MIDDLE_MM = np.array([0.0, -16.0, -8.0])
 _ROOM_MM = np.array([30.0, 60.0, 1000.0])
 # A body that was found farther than this from where it was shown is shown again, at its own centre.
 _NEAR_MM = 3.0
+# Neighbours lie nearer than this. One with less than this share of the other's voxels is none.
+_NEIGHBOUR_MM, _LEAST_OF_NEIGHBOUR = 60.0, 0.25
 # A vertebra of which a larger share is another's that was found before is that one once more.
 _MOST_SHARED = 0.5
 
@@ -89,6 +91,7 @@ class SingleVertebrae:
             disk, or an array, as are the numbers.
         numbers: (X, Y, Z) uint8, 0 at first; gets this vertebra's number, from 1 on, also where the probability is low.
         boxes: of each vertebra, by its number less 1, the part of its window that lies in the image.
+        sizes: of each, the centre (3,) of its body and its voxels.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -99,12 +102,14 @@ class SingleVertebrae:
     probability: np.ndarray | h5py.Dataset
     numbers: np.ndarray | h5py.Dataset
     boxes: list[Box] = field(default_factory=list)
+    sizes: list[tuple[np.ndarray, int]] = field(default_factory=list)
 
     def find(self, centre_vox: np.ndarray) -> Body | None:
         """Find the vertebra whose body is about there. Of what the network finds, the largest piece is taken.
 
         Returns:
-            Its body; that of an earlier one, where most of it is the same; None where there is no vertebra.
+            Its body; that of an earlier one, where most of it is the same; None where there is no vertebra, or only a
+            fragment beside a vertebra, such as a part of the sacrum.
         """
         found = self._predict(centre_vox)
         if found is not None and np.linalg.norm(found.body_vox - centre_vox) * self.spacing_mm > _NEAR_MM:
@@ -115,11 +120,28 @@ class SingleVertebrae:
         before, numbers = self.probability[where], self.numbers[where]
         number = _same(found.probability > 0.5, np.where(before > 0.5, numbers, 0))
         if not number:
+            if self._is_fragment(found):
+                return None
             self.boxes.append(found.box)
+            self.sizes.append((found.body_vox, int((found.probability > 0.5).sum())))
             number = len(self.boxes)
             self.numbers[where] = np.where(found.probability > before, np.uint8(number), numbers)
             self.probability[where] = np.maximum(found.probability, before)  # not a number stays so
         return Body(found.body_vox, number)
+
+    def _is_fragment(self, found: _Found) -> bool:
+        """Whether what was found is much smaller than a vertebra that is near, and not cut by the image's edge."""
+        own = found.probability > 0.5
+        ends = [*(found.box.start == 0), *(found.box.stop == self.image.shape[1:])]
+        faces = [np.moveaxis(own, axis, 0)[end] for end in (0, -1) for axis in range(3)]
+        if any(is_end and face.any() for is_end, face in zip(ends, faces, strict=True)):
+            return False
+        near = [
+            size
+            for centre_vox, size in self.sizes
+            if np.linalg.norm(centre_vox - found.body_vox) * self.spacing_mm < _NEIGHBOUR_MM
+        ]
+        return bool(near) and int(own.sum()) < _LEAST_OF_NEIGHBOUR * min(near)
 
     def _predict(self, centre_vox: np.ndarray) -> _Found | None:
         """What the network finds where it is shown a vertebra; None where that is nothing, or outside of the image."""

@@ -149,3 +149,23 @@ def test_a_body_that_lies_elsewhere_is_shown_again_at_its_centre():
 def test_nothing_is_found_where_there_is_nothing():
     probability, _, bodies = find(lambda windows: torch.full_like(windows[:, :1], -5.0), [(20, 40, 50)])
     assert bodies == [None] and not probability.any()
+
+
+def test_a_fragment_beside_a_vertebra_is_none_unless_the_edge_cuts_it():
+    blocks = np.zeros((40, 60, 80), np.float32)
+    blocks[10:30, 20:40, 40:60], blocks[15:25, 25:35, 10:18] = 1, 2  # 8000 voxels, and 800
+
+    def network(windows):
+        is_upper = float((windows[:, 1:] * (windows[:, :1] == 1)).sum()) > float(
+            (windows[:, 1:] * (windows[:, :1] == 2)).sum()
+        )
+        return 20.0 * (windows[:, :1] == (1 if is_upper else 2)) - 10
+
+    centres = [(19.5, 29.5, 49.5), (19.5, 29.5, 13.5)]
+    image = torch.from_numpy(blocks)[None]
+    _, numbers, bodies = find(network, centres, image=image, window=(48, 60, 60))
+    assert [body and body.number for body in bodies] == [1, None] and 2 not in numbers
+    cut = [(x, y, z - 10) for x, y, z in centres]
+    bodies = find(network, cut, shape=(40, 60, 70), image=image[..., 10:].contiguous(), window=(48, 60, 60))[2]
+    assert [body.number for body in bodies] == [1, 2]
+    assert [body.number for body in find(network, centres[::-1], image=image, window=(48, 60, 60))[2]] == [1, 2]
