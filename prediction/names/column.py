@@ -239,8 +239,8 @@ def name_vertebrae(
     for column, label in enumerate(ANATOMICAL_ORDER):
         best[label] = worth[:, column] - _END_PENALTY * (is_top & (label != C1))
         origin[label] = [None] * len(places_mm)
-        for before, penalty, mean_mm, deviation_mm in _ways_to(label, steps):
-            gains = best[before][:, None] - penalty - _cost_of_steps(places_mm, mean_mm, deviation_mm)
+        for before, penalty, mean_mm, deviation_mm, least_mm in _ways_to(label, steps):
+            gains = best[before][:, None] - penalty - _cost_of_steps(places_mm, mean_mm, deviation_mm, least_mm)
             place_before = gains.argmax(axis=0)
             reached = worth[:, column] + gains.max(axis=0)
             for better in np.flatnonzero(reached > best[label]).tolist():
@@ -275,12 +275,12 @@ def _worth(scores: np.ndarray, is_body: np.ndarray) -> np.ndarray:
     return worth
 
 
-def _ways_to(label: int, steps: Steps) -> list[tuple[int, float, float, float]]:
-    """The labels that may come before one: each with its penalty, and mean and deviation of the distance in mm."""
-    ways = [(above, _RARE_PENALTY, *steps.expected(label)) for below, above in _RARE if below == label]
+def _ways_to(label: int, steps: Steps) -> list[tuple[int, float, float, float, float]]:
+    """The labels that may come before one: each with its penalty, and mean, deviation and least distance in mm."""
+    ways = [(above, _RARE_PENALTY, *steps.expected(label), 0.0) for below, above in _RARE if below == label]
     # What leads to L1 leads to it from T13 too, which itself was paid for.
     if label == 20:
-        ways.append((T13, 0.0, *steps.expected(label)))
+        ways.append((T13, 0.0, *steps.expected(label), 0.0))
     if label not in _USUAL:
         return ways
     place = _USUAL.index(label)
@@ -288,17 +288,18 @@ def _ways_to(label: int, steps: Steps) -> list[tuple[int, float, float, float]]:
     for missed, above in enumerate(reversed(_USUAL[max(place - 1 - _MOST_MISSED, 0) : place])):
         mean, deviation = steps.expected(_USUAL[place - missed])
         mean_mm, variance = mean_mm + mean, variance + deviation**2
-        ways.append((above, missed * _MISSED_PENALTY, mean_mm, variance**0.5))
+        least_mm = _ROOM * mean_mm if missed else 0.0
+        ways.append((above, missed * _MISSED_PENALTY, mean_mm, variance**0.5, least_mm))
     return ways
 
 
-def _cost_of_steps(places_mm: np.ndarray, mean_mm: float, deviation_mm: float) -> np.ndarray:
-    """Cost of a step from each place to each other: (N, N); infinite where it doesn't lead downwards."""
+def _cost_of_steps(places_mm: np.ndarray, mean_mm: float, deviation_mm: float, least_mm: float) -> np.ndarray:
+    """Cost of a step from each place to each other: (N, N); infinite where it is too short or not downwards."""
     step_mm = places_mm[None] - places_mm[:, None]
     length_mm = np.linalg.norm(step_mm, axis=2)
     variance = deviation_mm**2 + 2 * _PLACE_MM**2
     cost: np.ndarray = np.square(length_mm - mean_mm) / (2 * variance)
-    cost[-step_mm[..., 2] <= _LEAST_DROP * length_mm] = np.inf
+    cost[(-step_mm[..., 2] <= _LEAST_DROP * length_mm) | (length_mm < least_mm)] = np.inf
     return cost
 
 

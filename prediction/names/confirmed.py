@@ -77,10 +77,10 @@ def _is_near(place_mm: np.ndarray, others_mm: Iterable[np.ndarray]) -> bool:
 
 
 def _moved(candidates: Iterable[Candidate], place_mm: np.ndarray, body_mm: np.ndarray | None) -> list[Candidate]:
-    """Candidates with those of a place at its body; without them, where there is none."""
-    moved = []
+    """Candidates with those of a place, and those at its body, at the body; without them, where there is none."""
+    moved, places_mm = [], [place_mm] if body_mm is None else [place_mm, body_mm]
     for candidate in candidates:
-        if not _is_near(candidate.place_mm, [place_mm]):
+        if not _is_near(candidate.place_mm, places_mm):
             moved.append(candidate)
         elif body_mm is not None:
             moved.append(candidate._replace(place_mm=body_mm))
