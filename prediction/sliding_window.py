@@ -21,7 +21,7 @@ from utils.intensity import DEFAULT_SCALING, HuScaling
 # Windows count most in their middle: a Gaussian of an eighth of the window's size (nnU-Net, Isensee et al. 2021).
 _SIGMA_SHARE = 1 / 8
 # Planes whose logits become probabilities at once.
-_PLANES = 16
+_PLANES = 4
 
 Shape = tuple[int, int, int]
 
