@@ -113,7 +113,7 @@ def _warnings(found: Sequence[NamedVertebra], left_out_ml: float) -> list[str]:
     """What users should know of the names."""
     told = []
     if not found:
-        told.append("no vertebra was named by the localiser; the mask is empty")
+        told.append("no vertebra was named by the localiser")
     if left_out_ml >= _LEAST_ML:
         told.append(f"{left_out_ml:.1f} ml of vertebrae that have no place in the sequence were left out")
     named_only = [one.name for one in found if one.volume_ml == 0]
