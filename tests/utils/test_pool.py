@@ -125,6 +125,9 @@ def test_the_cluster_works_in_its_own_processes_and_the_client_is_closed(dask_sc
 
 
 def test_workers_killed_again_and_again_cost_their_own_item_in_one_line(dask_scheduler):
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(dask_scheduler, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=120)  # on a busy machine, those that other tests killed come back late
     results = run_all(exec, [DIE, "pass"], 1, dask_scheduler, killed=lambda item, reason: f"{item}: {reason}")
     lost, kept = sorted(results, key=lambda result: result is None)
     assert kept is None
