@@ -131,10 +131,8 @@ def score_masks(view: View, models: Models, binary: Models) -> dict[str, Any]:
     places_mm = nib.affines.apply_affine(open_image(view.path).affine, bone)
     _, nearest = cKDTree(np.array(list(view.centres_mm.values()))).query(places_mm)
     other.mask[tuple(bone.T)] = np.array(list(view.centres_mm), np.uint8)[nearest]
-    by_name, by_centre = (
-        float(np.mean([dice_of_vertebrae(mask, view.label).get(label, 0) for label in view.centres_mm]))
-        for mask in (found.mask, other.mask)
-    )
+    of_vertebrae = [dice_of_vertebrae(mask, view.label) for mask in (found.mask, other.mask)]
+    by_name, by_centre = (float(np.mean([dice.get(label, 0) for label in view.centres_mm])) for dice in of_vertebrae)
     times = {"seconds": sum(found.seconds.values()), "binary_seconds": sum(other.seconds.values())}
     return {"dice_by_name": by_name, "dice_by_centre": by_centre, **times, **score(found.vertebrae, view.centres_mm)}
 

@@ -125,15 +125,18 @@ def check_checkpoints(segmenters: Sequence[Path], localiser: Path | None, labels
     Raises:
         UserError: no checkpoint of the task, segmenters that can't be averaged, or models that don't give these labels.
     """
-    inputs, sizes = [], []
+    inputs, sizes, trained_for = [], [], []
     for path in segmenters:
         content = load_checkpoint_of(SEGMENTATION, path)
         inputs.append(ModelInput.of(content))
         sizes.append(weight_bytes(content["weights"]))
+        trained_for.append((content["settings"]["model_name"], inputs[-1].labels))
         inputs[0].check_alike(inputs[-1], segmenters[0], path)
-    paths = [(SEGMENTATION, segmenters[0]), *([] if localiser is None else [(HEATMAP, localiser)])]
-    contents = [load_checkpoint_of(task, path) for task, path in paths]
-    _check_labels(labels, *((one["settings"]["model_name"], ModelInput.of(one).labels) for one in contents))
+    localisers = []
+    if localiser is not None:
+        content = load_checkpoint_of(HEATMAP, localiser)
+        localisers.append((content["settings"]["model_name"], ModelInput.of(content).labels))
+    _check_labels(labels, trained_for[0], *localisers)
     return sizes
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prediction.postprocessing import without_dropped_components
 from prediction.sliding_window import Image, window_at
 from utils.constants import SHOWN_SIGMA_MM
 from utils.geometry.body_centres import body_centre
@@ -153,11 +154,13 @@ class SingleVertebrae:
         in_window = window_at(self.image[(slice(None), *box.slices)].float(), start, self.window_shape, self.air)
         shown = gaussian(self.window_shape, centre_vox - window.start, [SHOWN_SIGMA_MM / self.spacing_mm] * 3)
         probability = self.network(torch.cat([in_window, torch.from_numpy(shown)[None]]))[0].numpy()
-        own = _in_one_piece(probability[Box(box.start - window.start, box.stop - window.start).slices])
+        probability = probability[Box(box.start - window.start, box.stop - window.start).slices]
+        spacing_mm = [self.spacing_mm] * 3
+        own = without_dropped_components(torch.from_numpy(probability)[None], spacing_mm, "largest")[0].numpy()
         if (own <= 0.5).all():
             return None
         is_number = np.isfinite(own).all()  # else whoever reads the volume is to see it
-        body_vox = body_centre(own > 0.5, np.full(3, self.spacing_mm)) + box.start if is_number else centre_vox
+        body_vox = body_centre(own > 0.5, spacing_mm) + box.start if is_number else centre_vox
         return _Found(own, box, body_vox)
 
 
@@ -174,18 +177,6 @@ class _Found(NamedTuple):
     probability: np.ndarray
     box: Box
     body_vox: np.ndarray
-
-
-def _in_one_piece(probability: np.ndarray) -> np.ndarray:
-    """Probabilities (X, Y, Z) that are 0 in all connected components of foreground but the largest."""
-    from scipy.ndimage import label
-
-    numbers, count = label(probability > 0.5)
-    if count > 1:
-        sizes = np.bincount(numbers.reshape(-1))
-        sizes[0] = 0
-        probability = np.where((numbers > 0) & (numbers != sizes.argmax()), np.float32(0), probability)
-    return probability
 
 
 def _same(own: np.ndarray, numbers: np.ndarray) -> int:

@@ -43,7 +43,7 @@ def body_centres(mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray) -> 
     return centres
 
 
-def body_centre(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+def body_centre(mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray) -> np.ndarray:
     """The same of one vertebra's mask (X, Y, Z) bool, which must not be empty, in a fraction of the time.
 
     Of fine grids, as many voxels are left out along each axis as leave steps of 2 mm, unless nothing would be left.
