@@ -29,6 +29,7 @@ from prediction.device import find_device
 from prediction.names.single import SingleVertebrae
 from prediction.pretrained import pretrained_checkpoint
 from prediction.probabilities import class_indices
+from prediction.sliding_window import Windows, joined
 from prediction.trained_model import TrainedModel, load_model
 from utils.geometry.body_centres import body_centres
 from utils.misc import OneLineParser, command
@@ -93,7 +94,9 @@ def score(subject: tio.Subject, models: Mapping[str, TrainedModel]) -> dict[str,
     centres = body_centres(reference, subject["image"].spacing)
 
     def classes(model: TrainedModel) -> np.ndarray:
-        return class_indices(model.predict(image_hu).numpy())
+        windows = Windows.cover(image_hu.shape, model.spec.input_shape, overhang_vox=model.overhang_vox)
+        with model.on_device():
+            return class_indices(joined(model.predict_slabs(image_hu, windows), image_hu.shape[2]).numpy())
 
     ways: dict[str, Callable[[TrainedModel], np.ndarray]] = {
         "nearest": lambda model: nearest(classes(model), centres),

@@ -167,7 +167,7 @@ def compare(scan: Scan, arguments: argparse.Namespace) -> None:
         models = load_models(arguments.segmentation_model, arguments.heatmap_model, device="cpu", precision=precision)
         for model in (models.localiser, models.segmenter):
             assert model is not None
-            model.predict(np.full(model.spec.input_shape, HU_AIR, np.int16))  # none is to pay for warming up
+            model.predict_window(torch.zeros(1, *model.spec.input_shape))  # none is to pay for warming up
         ways: dict[str, Callable[[], tuple[np.ndarray, float]]] = {
             "localiser, then segmenter": partial(segment_by, models, scan),
             "segmenter everywhere": partial(segment_by, Models(models.segmenters), scan),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from networks.blocks.norms import InstanceNorm
 from networks.network import Network, Shape
 
-# From so many classes on, logits are computed in slabs of so many planes of the coarser level.
+# From so many classes on, slabs of logits are made of so many planes of the coarser level.
 _MANY_CLASSES, _PLANES = 16, 4
 
 
@@ -74,6 +74,7 @@ class UNet(Network):
         if len(channels) < 2 or min(channels) < 1:
             raise ValueError(f"channels {tuple(channels)} must be two or more positive numbers")
         super().__init__(input_shape, divisor=2 ** (len(channels) - 1))
+        self.out_channels = out_channels
         *levels, bottom = channels
         self.encoder = nn.ModuleList(_downsample(fine, coarse) for fine, coarse in pairwise((in_channels, *levels)))
         self.bottom = _Block(nn.Conv3d(levels[-1], bottom, 3, padding=1))
@@ -97,17 +98,30 @@ class UNet(Network):
 
     def compute_logits(self, image_BCXYZ: Tensor) -> Tensor:
         """Down, through the bottom, and up again, where each level is joined by its skip."""
+        logits: Tensor = self.decoder[-1](self._features(image_BCXYZ))
+        return logits
+
+    def logits_in_slabs(self, image_BCXYZ: Tensor) -> Iterator[Tensor]:
+        """The last convolution slab by slab where there are many classes."""
+        self.check_shape(image_BCXYZ.shape[2:])
+        features, head = self._features(image_BCXYZ), self.decoder[-1]
+        depth = features.shape[-1]
+        planes = _PLANES if self.out_channels >= _MANY_CLASSES else depth
+        for first in range(0, depth, planes):  # planes 2i and 2i + 1 come of the features' planes i and i + 1
+            logits: Tensor = head(features[..., first : first + planes + 1])
+            yield logits[..., : 2 * min(planes, depth - first)]
+
+    def _features(self, image_BCXYZ: Tensor) -> Tensor:
+        """What logits are made of, at half resolution."""
         skips, features = [], image_BCXYZ
         for downsample in self.encoder:
             features = downsample(features)
             skips.append(features)
         features = self.bottom(features)
-        for gate, upsample in zip(self.gate, self.decoder, strict=True):
+        for number, gate in enumerate(self.gate):
             features = torch.cat([gate(skips.pop(), features), features], dim=1)
-            if isinstance(upsample, nn.ConvTranspose3d) and not torch.is_grad_enabled():
-                features = _in_slabs(upsample, features)
-            else:
-                features = upsample(features)
+            if number < len(self.gate) - 1:
+                features = self.decoder[number](features)
         return features
 
 
@@ -120,26 +134,6 @@ class AttentionUNet3D(UNet):
 
     def _gate(self, skip_channels: int, signal_channels: int) -> nn.Module:
         return _AttentionGate(skip_channels, signal_channels)
-
-
-def _in_slabs(upsample: nn.ConvTranspose3d, features_BCXYZ: Tensor) -> Tensor:
-    """What ``_upsample``'s convolution gives. For many classes, slab by slab along Z, as it takes twice their memory.
-
-    Planes 2i and 2i + 1 come of the features' planes i and i + 1.
-    """
-    depth = features_BCXYZ.shape[-1]
-    planes = depth if upsample.out_channels < _MANY_CLASSES else _PLANES
-    logits = None
-    for first in range(0, depth, planes):
-        slab: Tensor = upsample(features_BCXYZ[..., first : first + planes + 1])
-        if planes == depth:
-            return slab
-        if logits is None:
-            logits = slab.new_empty(*slab.shape[:-1], 2 * depth)
-        end = min(2 * (first + planes), 2 * depth)
-        logits[..., 2 * first : end] = slab[..., : end - 2 * first]
-    assert logits is not None
-    return logits
 
 
 def _downsample(in_channels: int, out_channels: int) -> _Block:

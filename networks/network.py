@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -59,6 +59,10 @@ class Network(nn.Module, ABC):
         if isinstance(logits, Tensor):
             return logits
         return list(logits) if self.training else logits[0]
+
+    def logits_in_slabs(self, image_BCXYZ: Tensor) -> Iterator[Tensor]:
+        """In evaluation, the logits in slabs along Z from below, (B, out_channels, X, Y, z); by default all at once."""
+        yield self(image_BCXYZ)
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:

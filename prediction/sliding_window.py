@@ -310,9 +310,6 @@ class _Layer:
             first_x, first_y = x.starts[i] - x.first, y.starts[j] - y.first
             where = slice(first_x, first_x + x.window), slice(first_y, first_y + y.window)
             self.weight_XYZ[where] += weight
-            if self.total_KXYZ is None and weight.shape == self.weight_XYZ.shape:
-                self.total_KXYZ = logits_KXYZ.mul_(weight)  # one window is the whole layer: nothing to be copied
-                continue
             if self.total_KXYZ is None:
                 self.total_KXYZ = self.weight_XYZ.new_zeros(len(logits_KXYZ), *self.weight_XYZ.shape)
             self.total_KXYZ[(slice(None), *where)].addcmul_(logits_KXYZ, weight)
@@ -348,10 +345,37 @@ def window_at(image_CXYZ: Tensor, start: Shape, window_shape: Sequence[int], air
 
 @torch.inference_mode()
 def predict_window(
-    network: Callable[[Tensor], Tensor], window_CXYZ: Tensor, mirror: bool = False, device: torch.device | str = "cpu"
+    logits_in_slabs: Callable[[Tensor], Iterable[Tensor]],
+    window_CXYZ: Tensor,
+    mirror: bool = False,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Probabilities (K, X, Y, Z) of one window (C, X, Y, Z), on the CPU; see ``predict_probabilities``."""
-    return _probabilities(_logits(network, window_CXYZ[None].to(device), mirror)[0]).cpu()
+    """Probabilities (K, X, Y, Z) of what a network sees at once, on the CPU; see ``predict_probabilities``.
+
+    Of many classes, nothing but the result is in memory: logits become probabilities slab by slab.
+
+    Args:
+        logits_in_slabs: of a ``Network`` on ``device``.
+        window_CXYZ: scaled.
+        mirror, device: see ``predict_probabilities``.
+        dtype: of the result.
+    """
+    window_BCXYZ = window_CXYZ[None].float().to(device)
+    slabs = logits_in_slabs(window_BCXYZ)
+    if mirror:
+        mirrored = logits_in_slabs(window_BCXYZ.flip(2))
+        slabs = ((one.float() + other.float().flip(2)) / 2 for one, other in zip(slabs, mirrored, strict=True))
+    probabilities_KXYZ, first = None, 0
+    for logits_BKXYZ in slabs:
+        slab_KXYZ = _probabilities(logits_BKXYZ[0].float())
+        if probabilities_KXYZ is None:
+            probabilities_KXYZ = torch.empty(len(slab_KXYZ), *window_CXYZ.shape[1:], dtype=dtype)
+        end = first + slab_KXYZ.shape[3]
+        probabilities_KXYZ[..., first:end] = slab_KXYZ
+        first = end
+    assert probabilities_KXYZ is not None
+    return probabilities_KXYZ
 
 
 def _probabilities(logits_KXYZ: Tensor) -> Tensor:
@@ -359,9 +383,7 @@ def _probabilities(logits_KXYZ: Tensor) -> Tensor:
 
 
 def _logits(network: Callable[[Tensor], Tensor], windows_BCXYZ: Tensor, mirror: bool) -> Tensor:
-    answer = network(windows_BCXYZ)
-    is_input = answer.untyped_storage().data_ptr() == windows_BCXYZ.untyped_storage().data_ptr()
-    logits = answer.to(torch.float32, copy=is_input)  # changed in place later
+    logits = network(windows_BCXYZ).float()
     if mirror:
         logits = (logits + network(windows_BCXYZ.flip(2)).float().flip(2)) / 2
     return logits

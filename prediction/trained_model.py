@@ -15,7 +15,7 @@ from torch import Tensor
 from networks.network import Network
 from prediction.checkpoints import NetworkSpec, fill_network, find_checkpoint, load_checkpoint_of, scaling_of
 from prediction.device import Device
-from prediction.sliding_window import Image, Windows, predict_probabilities, predict_slabs, predict_window
+from prediction.sliding_window import Image, Windows, predict_slabs, predict_window
 from utils.constants import SEGMENTATION_SPACING_MM
 from utils.files.run_folder import RUNS_FOLDER
 from utils.intensity import HuScaling
@@ -126,18 +126,6 @@ class TrainedModel:
         finally:
             self.network.to(at_rest)
 
-    def predict(self, image_hu: np.ndarray) -> Tensor:
-        """Probabilities (K, X, Y, Z) of an image (X, Y, Z) in HU on the network's grid."""
-        with self.on_device():
-            return predict_probabilities(
-                self._logits,
-                self.scaled(image_hu),
-                self.spec.input_shape,
-                overhang_vox=self.overhang_vox,
-                device=self.device.torch_device,
-                scaling=self.scaling,
-            )
-
     def predict_slabs(
         self, image_hu: np.ndarray | h5py.Dataset, windows: Windows, batch_size: int = 1, mirror: bool = False
     ) -> Iterator[tuple[slice, Tensor]]:
@@ -145,10 +133,10 @@ class TrainedModel:
         device = self.device.torch_device
         return predict_slabs(self._logits, self.scaled(image_hu), windows, batch_size, mirror, device, self.scaling)
 
-    def predict_window(self, window_CXYZ: Tensor, mirror: bool = False) -> Tensor:
+    def predict_window(self, window_CXYZ: Tensor, mirror: bool = False, dtype: torch.dtype = torch.float32) -> Tensor:
         """Probabilities (K, X, Y, Z) of one window (C, X, Y, Z) of its scaled input, on the CPU."""
-        with self.on_device():
-            return predict_window(self._logits, window_CXYZ, mirror, self.device.torch_device)
+        with self.on_device(), self.device.autocast():
+            return predict_window(self.network.logits_in_slabs, window_CXYZ, mirror, self.device.torch_device, dtype)
 
     def scaled(self, image_hu: np.ndarray | h5py.Dataset) -> Image:
         """An image (X, Y, Z) in HU as the network is given it, scaled where it is read."""

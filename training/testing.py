@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from dataloader import h5VerSe
 from metrics.metric import shown
 from metrics.metric_handler import MetricHandler
+from networks.network import Network
 from training.settings import TrainingSettings
 from training.steps.step_plan import StepPlan
 from training.tasks.task import TrainingTask
@@ -20,7 +20,7 @@ from utils.visualize import save_figure
 
 
 def test(
-    task: TrainingTask, network: nn.Module, dataset: h5VerSe, settings: TrainingSettings, plan: StepPlan, epoch: int
+    task: TrainingTask, network: Network, dataset: h5VerSe, settings: TrainingSettings, plan: StepPlan, epoch: int
 ) -> MetricHandler:
     """Predict every test case as a whole; write metrics, pictures and masks to the test's folder.
 

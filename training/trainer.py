@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchio as tio
@@ -79,7 +79,7 @@ class Trainer:
         self.optimizer = build_optimizer(network, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=plan.device.precision == "fp16")
         self.averaged: AveragedModel | None = average_weights(network, settings.ema) if settings.ema else None
-        self.average: nn.Module = network if self.averaged is None else self.averaged.module
+        self.average = network if self.averaged is None else cast(Network, self.averaged.module)
         self.parallel: nn.Module = network
         self.order = PatchOrder(len(datasets["training"]), plan.batch_size, settings.seed, ranks.rank, ranks.count)
         self.train_batches = load_batches(datasets["training"], task.target_key, settings.workers, self.order)

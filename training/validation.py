@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dataloader import h5VerSe
+from networks.network import Network
 from training.steps.batches import Loader, batches_of, case_of
 from training.steps.ranks import Ranks
 from training.steps.step_plan import StepPlan
@@ -81,7 +82,7 @@ def validate_patches(
 
 def validate_whole_scans(
     task: TrainingTask,
-    network: nn.Module,
+    network: Network,
     dataset: h5VerSe,
     plan: StepPlan,
     ranks: Ranks,

@@ -151,7 +151,7 @@ def find_candidates(heatmaps_KXYZ: np.ndarray, affine: np.ndarray) -> list[Candi
     """
     candidates = []
     for label, heatmap in zip(ANATOMICAL_ORDER, heatmaps_KXYZ, strict=True):
-        voxels, around = _maxima(heatmap)
+        voxels, around = _maxima(heatmap.astype(np.float32))
         strongest = np.argsort(-around[:, 13], kind="stable")[:_MOST_CANDIDATES]
         for voxel, values in zip(voxels[strongest], around[strongest], strict=True):
             place_vox = voxel + _vertex(values.reshape(3, 3, 3))
@@ -316,7 +316,7 @@ def confidence_at(vertebrae: Sequence[Vertebra], heatmaps_KXYZ: np.ndarray, affi
     to_voxels = np.linalg.inv(affine)
     places_vox = np.array([vertebra.centre_mm for vertebra in vertebrae]) @ to_voxels[:3, :3].T + to_voxels[:3, 3]
     x, y, z = np.clip(np.rint(places_vox).astype(int), 0, np.array(heatmaps_KXYZ.shape[1:]) - 1).T
-    return float(heatmaps_KXYZ[:, x, y, z].sum(axis=0).mean())
+    return float(heatmaps_KXYZ[:, x, y, z].sum(axis=0, dtype=np.float64).mean())
 
 
 def missed_levels(vertebrae: Iterable[Vertebra]) -> list[int]:

@@ -16,8 +16,13 @@ from verse_utils.centroids import read_centroids
 pytestmark = pytest.mark.usefixtures("blank_pictures")  # but in processes of their own
 
 
-def seen_around(model, window_CXYZ, mirror=False):
-    """A network that finds what is dense and near the centre that it is shown."""
+predict_window = TrainedModel.predict_window
+
+
+def seen_around(model, window_CXYZ, mirror=False, **options):
+    """A segmenter that finds what is dense and near the centre that it is shown; the localiser is as it is."""
+    if model.names_vertebrae:
+        return predict_window(model, window_CXYZ, mirror, **options)
     image, shown = window_CXYZ
     is_near = shown > np.exp(-0.5 * (14 / SHOWN_SIGMA_MM) ** 2)
     return (is_near & (image > 0.1)).float()[None]

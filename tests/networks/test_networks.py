@@ -169,11 +169,13 @@ def test_deep_supervision_gives_coarser_logits_in_training_alone(name, shape, op
         assert network(image).shape == (1, 2, *shape)
 
 
-def test_logits_of_many_classes_are_the_same_in_slabs():
-    """Without gradients they are computed slab by slab, with gradients at once; 24 planes are three slabs."""
+@pytest.mark.parametrize(("classes", "slabs"), [(27, 7), (2, 1)])
+def test_logits_are_the_same_in_slabs(classes, slabs):
+    """Of many classes, 52 planes are six slabs of eight and one of four."""
     torch.manual_seed(0)
-    network = build_network("UNet", 1, 27, (16, 16, 48), channels=(4, 8)).eval()
-    image = torch.randn(1, 1, 16, 16, 48)
-    at_once = network(image)
+    network = build_network("UNet", 1, classes, (16, 16, 52), channels=(4, 8)).eval()
+    image = torch.randn(1, 1, 16, 16, 52)
     with torch.inference_mode():
-        torch.testing.assert_close(network(image), at_once, rtol=1e-5, atol=1e-6)
+        in_slabs = list(network.logits_in_slabs(image))
+        torch.testing.assert_close(torch.cat(in_slabs, dim=-1), network(image), rtol=1e-5, atol=1e-6)
+    assert len(in_slabs) == slabs

@@ -23,7 +23,8 @@ def localiser(centres_vox, confidence=None):
     return SimpleNamespace(
         spec=SimpleNamespace(input_shape=SHAPE),
         scaling=SimpleNamespace(air_hu=-1000),
-        predict=lambda _: torch.from_numpy(heatmaps),
+        scaled=lambda view_hu: view_hu[None],
+        predict_window=lambda _, dtype: torch.from_numpy(heatmaps).to(dtype),
         names_vertebrae=True,
         steps_mm=None,
         confidence=confidence,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
-from torch import nn
 
+from networks.network import Network
 from prediction.checkpoints import NetworkSpec, save_checkpoint
 from prediction.device import Device
 from prediction.options import Options
-from prediction.sliding_window import Windows
+from prediction.sliding_window import Windows, joined
 from prediction.trained_model import TrainedModel
 from prediction.whole_scans import Models, load_models, segment
 from utils.constants import HU_PER_UNIT
@@ -35,10 +35,20 @@ OBLIQUE *= np.sign(np.diag(OBLIQUE))
 ANATOMY = make_phantom(3, size="tiny").anatomy
 
 
-class Oracle(nn.Module):
+class Formula(Network):
+    """A network whose logits are computed from an image of any shape without weights."""
+
+    def __init__(self):
+        super().__init__((1, 1, 1), divisor=1)
+
+    def heads(self):
+        return []
+
+
+class Oracle(Formula):
     """Answers with certainty whether a voxel is denser than a threshold."""
 
-    def forward(self, image):
+    def compute_logits(self, image):
         return (image * HU_PER_UNIT - THRESHOLD_HU) * 10
 
 
@@ -170,14 +180,14 @@ def test_the_searched_region_is_the_spines():
     assert everywhere.region == tuple(slice(0, size) for size in shape)
 
 
-class OneCorner(nn.Module):
+class OneCorner(Formula):
     """Finds the spine in the first voxels of its view, with a probability of 0.5 or none."""
 
     def __init__(self, logit):
         super().__init__()
         self.logit = logit
 
-    def forward(self, image):
+    def compute_logits(self, image):
         logits = torch.full_like(image, -20.0)
         logits[..., :6, :6, :12] = self.logit
         return logits
@@ -225,8 +235,8 @@ def test_postprocessing_drops_components(tmp_path, how, count):
 def test_classes_become_their_labels(tmp_path):
     """A segmenter of single vertebrae gives VerSe's numbers."""
 
-    class Numbers(nn.Module):
-        def forward(self, image):
+    class Numbers(Formula):
+        def compute_logits(self, image):
             classes = torch.full((*image.shape[:1], 27, *image.shape[2:]), -9.0)
             hu = image[:, 0] * HU_PER_UNIT
             for index, low in ((0, -5000), (19, 100), (20, 300), (21, 500)):  # T12, T13, L1 in anatomical order
@@ -250,12 +260,12 @@ def test_what_a_unit_is_comes_from_the_checkpoint(hu_per_unit):
     image_hu[10:30, 10:30, 45:75] = 600
     seen = []
 
-    class Counting(nn.Module):
+    class Counting(Formula):
         def __init__(self, hu_per_unit):
             super().__init__()
             self.hu_per_unit = hu_per_unit
 
-        def forward(self, image):
+        def compute_logits(self, image):
             seen.append(image * self.hu_per_unit)
             return (image * self.hu_per_unit - THRESHOLD_HU) * 10
 
@@ -264,7 +274,7 @@ def test_what_a_unit_is_comes_from_the_checkpoint(hu_per_unit):
         scaling = HuScaling(hu_per_unit=unit)
         model = replace(ORACLES.segmenter, network=Counting(unit), scaling=scaling)
         windows = Windows.cover(image_hu.shape, model.spec.input_shape, overhang_vox=model.overhang_vox)
-        probabilities = model.predict(image_hu)
+        probabilities = joined(model.predict_slabs(image_hu, windows), image_hu.shape[2])
         results.append((len(seen), float(min(image.min() for image in seen)), probabilities))
         seen.clear()
         assert 0 < results[-1][0] < windows.wanted.sum()  # windows of air aren't looked at
@@ -272,14 +282,14 @@ def test_what_a_unit_is_comes_from_the_checkpoint(hu_per_unit):
     torch.testing.assert_close(results[1][2], results[0][2])
 
 
-class InUnits(nn.Module):
+class InUnits(Formula):
     """An oracle that is fed by another unit, and keeps the range of what it is fed with, in HU."""
 
     def __init__(self, hu_per_unit: float):
         super().__init__()
         self.hu_per_unit, self.seen_hu = hu_per_unit, [np.inf, -np.inf]
 
-    def forward(self, image):
+    def compute_logits(self, image):
         image_hu = image * self.hu_per_unit
         self.seen_hu = [min(self.seen_hu[0], float(image_hu.min())), max(self.seen_hu[1], float(image_hu.max()))]
         return (image_hu - THRESHOLD_HU) * 10
@@ -309,14 +319,14 @@ def test_localiser_and_segmenter_are_each_fed_by_their_own_scaling(tmp_path):
         assert model.network.seen_hu == pytest.approx(scalings[model.task].hu_range, abs=1e-3)
 
 
-class Always(nn.Module):
+class Always(Formula):
     """Answers the same probability everywhere."""
 
     def __init__(self, probability):
         super().__init__()
         self.logit = float(torch.logit(torch.tensor(probability)))
 
-    def forward(self, image):
+    def compute_logits(self, image):
         return torch.full_like(image, self.logit)
 
 
@@ -338,16 +348,16 @@ def test_of_several_networks_one_is_on_the_device_even_after_an_error(tmp_path):
     class Recorded(Oracle):
         def __init__(self):
             super().__init__()
-            self.weight = nn.Parameter(torch.zeros(1))
+            self.weight = torch.nn.Parameter(torch.zeros(1))
 
         def to(self, device):
             calls.append(torch.device(device).type)
             return self
 
-        def forward(self, image):
+        def compute_logits(self, image):
             if calls.count("meta") == 2:
                 raise MemoryError
-            return super().forward(image)
+            return super().compute_logits(image)
 
     meta = SimpleNamespace(torch_device=torch.device("meta"))
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dataloader import h5VerSe
+from networks.network import Network
 from prediction.device import find_device
 from training.arguments import parse_arguments
 from training.steps.step_plan import StepPlan
@@ -41,8 +42,14 @@ def test_a_network_that_is_right_scores_fully(task, segmentation_h5):
         ["--data_path", str(segmentation_h5), "--model_name", "a", *RUN[:2], "--input_shape", "80", "96", "80"],
     )
 
-    class Right(torch.nn.Module):
-        def forward(self, windows):
+    class Right(Network):
+        def __init__(self):
+            super().__init__((8, 8, 8), divisor=1)
+
+        def heads(self):
+            return []
+
+        def compute_logits(self, windows):
             return torch.where(windows[:, 1:] > np.exp(-0.5 * (14 / 8) ** 2), 20 * windows[:, :1] - 10, -10)
 
     prediction = task.predict(Right(), subject, StepPlan(find_device("cpu", "fp32")))

@@ -17,7 +17,10 @@ from dataloader import h5VerSe
 from metrics.heatmap_metrics import HEATMAP_METRICS, spine_in_heatmap
 from metrics.losses import build_loss
 from metrics.metric_handler import MetricHandler
+from networks.network import Network
+from prediction.sliding_window import predict_window
 from training.settings import TrainingSettings
+from training.steps.step_plan import StepPlan
 from training.tasks.task import TrainingTask, hu_of
 from utils.preprocessing_settings import PreprocessingSettings, ViewSettings
 from utils.tasks import HEATMAP
@@ -62,6 +65,13 @@ class HeatmapTraining(TrainingTask):
                 f"{self.settings.input_shape}; leave the argument out"
             )
         return dataset
+
+    def predict(self, network: Network, subject: tio.Subject, plan: StepPlan) -> Tensor:
+        """Heatmaps of a view, which the network sees at once."""
+        network.eval()
+        with plan.device.autocast():
+            device = plan.device.torch_device
+            return predict_window(network.logits_in_slabs, subject["image"].data, self.settings.tta, device)
 
     def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
         prediction = torch.sigmoid(logits.double())

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchio as tio
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_transforms.segmentation_transforms import segmentation_presets, single_presets
 from dataloader import h5VerSe
+from networks.network import Network
 from prediction.names.single import SingleVertebrae
 from prediction.sliding_window import predict_window
 from training.settings import TrainingSettings
@@ -44,11 +45,13 @@ class SingleTraining(SegmentationTraining):
             dataset.transform = self.whole
         return dataset
 
-    def predict(self, network: nn.Module, subject: tio.Subject, plan: StepPlan) -> Tensor:
+    def predict(self, network: Network, subject: tio.Subject, plan: StepPlan) -> Tensor:
         """Probability and class, (2, X, Y, Z), of a whole scan, on the CPU."""
         mask = np.array(self.scheme.mask_values, np.uint8)[subject["label"].data[0].numpy()]
         vertebrae = SingleVertebrae(
-            lambda window_CXYZ: predict_window(network, window_CXYZ, self.settings.tta, plan.device.torch_device),
+            lambda window_CXYZ: predict_window(
+                network.logits_in_slabs, window_CXYZ, self.settings.tta, plan.device.torch_device
+            ),
             subject["image"].data,
             DEFAULT_SCALING.air,
             self.settings.input_shape,

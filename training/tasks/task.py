@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from data_transforms.presets import Presets
 from dataloader import Patches, h5VerSe
 from metrics.metric_handler import MetricHandler
+from networks.network import Network
 from prediction.sliding_window import predict_probabilities
 from training.settings import TrainingSettings
 from training.steps.step_plan import StepPlan
@@ -91,7 +92,7 @@ class TrainingTask(ABC):
         """Take up what was learnt."""
         return None
 
-    def predict(self, network: nn.Module, subject: tio.Subject, plan: StepPlan) -> Tensor:
+    def predict(self, network: Network, subject: tio.Subject, plan: StepPlan) -> Tensor:
         """Probabilities (K, X, Y, Z) of a whole scan, on the CPU.
 
         ``--overlap`` and ``--tta`` have their defaults while a network is trained.

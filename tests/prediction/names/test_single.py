@@ -26,7 +26,7 @@ def ball_around_what_is_shown(radius_mm):
 def find(network, centres_vox, shape=(40, 60, 80), image=None, window=WINDOW, mirror=False):
     """Probability and number of each voxel, and the bodies, of vertebrae that are shown one after the other."""
     single = SingleVertebrae(
-        network=lambda window_CXYZ: predict_window(network, window_CXYZ, mirror),
+        network=lambda window_CXYZ: predict_window(lambda windows: [network(windows)], window_CXYZ, mirror),
         image=torch.zeros(1, *shape) if image is None else image,
         air=DEFAULT_SCALING.air,
         window_shape=window,
