@@ -345,7 +345,7 @@ def fill_in(vertebrae: Sequence[Vertebra], steps: Steps) -> list[Vertebra]:
             filled.append(Vertebra(label, (1 - share) * above.centre_mm + share * below.centre_mm, 0.0))
         filled.append(below)
     if len(vertebrae) > 1:
-        first, last = _usual_before(filled[0].label), _usual_behind(filled[-1].label)
+        first, last = _usual_before(filled[0].label), _behind(filled[-1].label)
         if last is not None:
             filled.append(_beyond(last, filled[-2], filled[-1], steps.expected(last)[0]))
         if first is not None:
@@ -353,11 +353,10 @@ def fill_in(vertebrae: Sequence[Vertebra], steps: Steps) -> list[Vertebra]:
     return filled
 
 
-def _usual_behind(label: int) -> int | None:
-    """The vertebra below another one in most people; None below L5 and L6."""
-    if label == T13:
-        return 20
-    return None if label in (L6, _USUAL[-1]) else _USUAL[_USUAL.index(label) + 1]
+def _behind(label: int) -> int | None:
+    """The vertebra below another one, L6 below L5; None below L6."""
+    below = {T13: 20, L5: L6, L6: None}
+    return below[label] if label in below else _USUAL[_USUAL.index(label) + 1]
 
 
 def _beyond(label: int, before: Vertebra, end: Vertebra, step_mm: float) -> Vertebra:

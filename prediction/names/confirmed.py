@@ -23,6 +23,14 @@ _UNNAMED_SCORE = 0.5 / len(ANATOMICAL_ORDER)
 _MOST_ROUNDS = len(ANATOMICAL_ORDER)
 
 
+class FoundBody(NamedTuple):
+    """The centre (3,) in mm of a vertebra's body, its number, and numbers of earlier ones that it shows to be none."""
+
+    centre_mm: np.ndarray
+    number: int
+    fragments: tuple[int, ...] = ()
+
+
 class Confirmed(NamedTuple):
     """A vertebra, and the number by which the segmenter found it; 0 where it found none."""
 
@@ -33,7 +41,7 @@ class Confirmed(NamedTuple):
 def confirm(
     candidates: Iterable[Candidate],
     steps: Steps,
-    find: Callable[[np.ndarray], tuple[np.ndarray, int] | None],
+    find: Callable[[np.ndarray], FoundBody | None],
     is_shown: Callable[[np.ndarray], bool],
 ) -> list[Confirmed]:
     """Name vertebrae, and see whether they are there.
@@ -41,8 +49,8 @@ def confirm(
     Args:
         candidates: of the localiser's heatmaps.
         steps: distances between neighbours.
-        find: a place (3,) in mm to the centre (3,) in mm of the body that is found there, and the vertebra's number,
-            which is the same as before for one that was found before; None where there is none.
+        find: a place (3,) in mm to the body that is found there, whose number is the same as before where it was found
+            before; None where there is none.
         is_shown: whether the scan shows what lies at a place (3,) in mm whole.
 
     Returns:
@@ -63,8 +71,11 @@ def confirm(
             found, body_mm = find(one.centre_mm), None
             if found is None and is_shown(one.centre_mm):
                 empty_mm.append(one.centre_mm)
-            if found is not None and (found[1] not in bodies_mm or _is_near(one.centre_mm, [bodies_mm[found[1]]])):
-                body_mm = bodies_mm.setdefault(found[1], found[0])
+            if found is not None:
+                for fragment in set(found.fragments) & set(bodies_mm):
+                    candidates = _moved(candidates, bodies_mm.pop(fragment), None)
+                if found.number not in bodies_mm or _is_near(one.centre_mm, [bodies_mm[found.number]]):
+                    body_mm = bodies_mm.setdefault(found.number, found.centre_mm)
             candidates = _moved(candidates, one.centre_mm, body_mm)
             if body_mm is not None and not one.confidence:
                 candidates += [Candidate(label, body_mm, _UNNAMED_SCORE) for label in ANATOMICAL_ORDER]

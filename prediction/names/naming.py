@@ -115,7 +115,7 @@ def _warnings(found: Sequence[NamedVertebra], left_out_ml: float) -> list[str]:
     if not found:
         told.append("no vertebra was named by the localiser")
     if left_out_ml >= _LEAST_ML:
-        told.append(f"{left_out_ml:.1f} ml of vertebrae that have no place in the sequence were left out")
+        told.append(f"{left_out_ml:.1f} ml that look like vertebrae but have no place in the sequence were left out")
     named_only = [one.name for one in found if one.volume_ml == 0]
     if named_only:
         told.append(f"named by the localiser, but not in the mask: {', '.join(named_only)}")

@@ -30,8 +30,8 @@ _TO_MIDDLE_MM = np.array([0.0, -16.0, -8.0])
 _ROOM_MM = np.array([30.0, 60.0, 1000.0])
 # A body that was found farther than this from where it was shown is shown again, at its own centre.
 _NEAR_MM = 3.0
-# Neighbours lie nearer than this. One with less than this share of the other's voxels is none.
-_NEIGHBOUR_MM, _LEAST_OF_NEIGHBOUR = 60.0, 0.25
+# Neighbours lie nearer than this. What has less than this share of each of their voxels is a fragment.
+_NEIGHBOUR_MM, _LEAST_OF_NEIGHBOUR = 60.0, 0.4
 # A vertebra of which a larger share is another's that was found before is that one once more.
 _MOST_SHARED = 0.5
 
@@ -92,7 +92,7 @@ class SingleVertebrae:
             disk, or an array, as are the numbers.
         numbers: (X, Y, Z) uint8, 0 at first; gets this vertebra's number, from 1 on, also where the probability is low.
         boxes: of each vertebra, by its number less 1, the part of its window that lies in the image.
-        sizes: of each, the centre (3,) of its body and its voxels.
+        sizes: how large each is.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -103,14 +103,14 @@ class SingleVertebrae:
     probability: np.ndarray | h5py.Dataset
     numbers: np.ndarray | h5py.Dataset
     boxes: list[Box] = field(default_factory=list)
-    sizes: list[tuple[np.ndarray, int]] = field(default_factory=list)
+    sizes: list[_Size] = field(default_factory=list)
 
     def find(self, centre_vox: np.ndarray) -> Body | None:
         """Find the vertebra whose body is about there. Of what the network finds, the largest piece is taken.
 
         Returns:
             Its body; that of an earlier one, where most of it is the same; None where there is no vertebra, or only a
-            fragment beside a vertebra, such as a part of the sacrum.
+            fragment beside vertebrae, such as a part of the sacrum or of a vessel with contrast agent.
         """
         found = self._predict(centre_vox)
         if found is not None and np.linalg.norm(found.body_vox - centre_vox) * self.spacing_mm > _NEAR_MM:
@@ -118,31 +118,44 @@ class SingleVertebrae:
         if found is None:
             return None
         where = found.box.slices
+        number = _same(found.probability > 0.5, np.where(self.probability[where] > 0.5, self.numbers[where], 0))
+        if number:
+            return Body(found.body_vox, number)
+        size = found.size(self.image.shape[1:])
+        if self._is_fragment(size, self.sizes):
+            return None
+        self.boxes.append(found.box)
+        self.sizes.append(size)
+        number = len(self.boxes)
+        fragments = self._drop_fragments(number)
         before, numbers = self.probability[where], self.numbers[where]
-        number = _same(found.probability > 0.5, np.where(before > 0.5, numbers, 0))
-        if not number:
-            if self._is_fragment(found):
-                return None
-            self.boxes.append(found.box)
-            self.sizes.append((found.body_vox, int((found.probability > 0.5).sum())))
-            number = len(self.boxes)
-            self.numbers[where] = np.where(found.probability > before, np.uint8(number), numbers)
-            self.probability[where] = np.maximum(found.probability, before)  # not a number stays so
-        return Body(found.body_vox, number)
+        self.numbers[where] = np.where(found.probability > before, np.uint8(number), numbers)
+        self.probability[where] = np.maximum(found.probability, before)  # not a number stays so
+        return Body(found.body_vox, number, fragments)
 
-    def _is_fragment(self, found: _Found) -> bool:
-        """Whether what was found is much smaller than a vertebra that is near, and not cut by the image's edge."""
-        own = found.probability > 0.5
-        ends = [*(found.box.start == 0), *(found.box.stop == self.image.shape[1:])]
-        faces = [np.moveaxis(own, axis, 0)[end] for end in (0, -1) for axis in range(3)]
-        if any(is_end and face.any() for is_end, face in zip(ends, faces, strict=True)):
-            return False
+    def _is_fragment(self, one: _Size, others: Iterable[_Size]) -> bool:
+        """Whether it is much smaller than each vertebra that is near, and not cut by the image's edge."""
         near = [
-            size
-            for centre_vox, size in self.sizes
-            if np.linalg.norm(centre_vox - found.body_vox) * self.spacing_mm < _NEIGHBOUR_MM
+            other.voxels
+            for other in others
+            if np.linalg.norm(one.centre_vox - other.centre_vox) * self.spacing_mm < _NEIGHBOUR_MM and other.voxels
         ]
-        return bool(near) and int(own.sum()) < _LEAST_OF_NEIGHBOUR * min(near)
+        return bool(near) and not one.is_cut and one.voxels < _LEAST_OF_NEIGHBOUR * min(near)
+
+    def _drop_fragments(self, newest: int) -> tuple[int, ...]:
+        """Numbers of what the newest vertebra shows to be a fragment: it has no voxels any more."""
+        fragments = []
+        for number, one in enumerate(self.sizes[: newest - 1], start=1):
+            others = [other for other in self.sizes if other is not one]
+            if one.voxels and self._is_fragment(one, others):
+                fragments.append(number)
+        for number in fragments:
+            where = self.boxes[number - 1].slices
+            numbers = self.numbers[where]
+            self.probability[where] = np.where(numbers == number, np.float32(0), self.probability[where])
+            self.numbers[where] = np.where(numbers == number, np.uint8(0), numbers)
+            self.sizes[number - 1] = self.sizes[number - 1]._replace(voxels=0)
+        return tuple(fragments)
 
     def _predict(self, centre_vox: np.ndarray) -> _Found | None:
         """What the network finds where it is shown a vertebra; None where that is nothing, or outside of the image."""
@@ -165,10 +178,19 @@ class SingleVertebrae:
 
 
 class Body(NamedTuple):
-    """The centre (3,) in voxels of a vertebra's body, and the vertebra's number."""
+    """The centre (3,) in voxels of a vertebra's body, and the vertebra's number; numbers that it shows to be none."""
 
     centre_vox: np.ndarray
     number: int
+    fragments: tuple[int, ...] = ()
+
+
+class _Size(NamedTuple):
+    """The centre (3,) in voxels of a vertebra's body, its voxels, and whether the image's edge cuts it."""
+
+    centre_vox: np.ndarray
+    voxels: int
+    is_cut: bool
 
 
 class _Found(NamedTuple):
@@ -177,6 +199,14 @@ class _Found(NamedTuple):
     probability: np.ndarray
     box: Box
     body_vox: np.ndarray
+
+    def size(self, image_shape: Sequence[int]) -> _Size:
+        """How large it is in an image (X, Y, Z)."""
+        own = self.probability > 0.5
+        ends = [*(self.box.start == 0), *(self.box.stop == image_shape)]
+        faces = [np.moveaxis(own, axis, 0)[end] for end in (0, -1) for axis in range(3)]
+        is_cut = any(is_end and face.any() for is_end, face in zip(ends, faces, strict=True))
+        return _Size(self.body_vox, int(own.sum()), is_cut)
 
 
 def _same(own: np.ndarray, numbers: np.ndarray) -> int:

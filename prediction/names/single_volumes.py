@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from prediction.names.confirmed import confirm
+from prediction.names.confirmed import FoundBody, confirm
 from prediction.names.single import SingleVertebrae
 from prediction.names.spine import Spine
 from prediction.options import Options
@@ -45,9 +45,11 @@ def predict_single_volumes(
         numbers=scratch.volume("numbers", shape, np.uint8),
     )
 
-    def find(place_mm: np.ndarray) -> tuple[np.ndarray, int] | None:
+    def find(place_mm: np.ndarray) -> FoundBody | None:
         body = single.find(nib.affines.apply_affine(to_grid, place_mm))
-        return None if body is None else (nib.affines.apply_affine(grid.affine, body.centre_vox), body.number)
+        if body is None:
+            return None
+        return FoundBody(nib.affines.apply_affine(grid.affine, body.centre_vox), body.number, body.fragments)
 
     def is_shown(place_mm: np.ndarray) -> bool:
         z_mm = nib.affines.apply_affine(to_grid, place_mm)[2] * first.spacing_mm

@@ -208,8 +208,8 @@ def test_missed_levels_lie_between_their_neighbours_and_cut_ones_beyond():
 
 def test_nothing_is_filled_in_where_nothing_can_be():
     assert [one.label for one in fill_in(upright(1, 2), STEPS)] == [1, 2, 3]  # nothing above C1
-    assert [one.label for one in fill_in(upright(23, 24), STEPS)] == [22, 23, 24]  # nothing below L5
-    assert [one.label for one in fill_in(upright(24, L6), STEPS)] == [23, 24, L6]
+    assert [one.label for one in fill_in(upright(23, 24), STEPS)] == [22, 23, 24, L6]
+    assert [one.label for one in fill_in(upright(24, L6), STEPS)] == [23, 24, L6]  # nothing below L6
     assert [one.label for one in fill_in(upright(19, T13), STEPS)] == [18, 19, T13, 20]
     eleven_ribs = fill_in(upright(18, 20), STEPS)  # T11 and L1 as near as neighbours
     assert [one.label for one in eleven_ribs] == [17, 18, 20, 21]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from prediction.names.column import Candidate, Steps
-from prediction.names.confirmed import confirm
+from prediction.names.confirmed import FoundBody, confirm
 
 STEPS = Steps.learn([])
-T10, T11, T12, L1, L2, L3, L4, L5 = range(17, 25)
+T10, T11, T12, L1, L2, L3, L4, L5, L6 = range(17, 26)
 
 
 def upright(*labels):
@@ -28,7 +28,7 @@ def finder(bodies_mm, reach_mm=16.0):
         label = min(bodies_mm, key=lambda one: np.linalg.norm(bodies_mm[one] - place_mm))
         if np.linalg.norm(bodies_mm[label] - place_mm) > reach_mm:
             return None
-        return bodies_mm[label], numbers.setdefault(label, len(numbers) + 1)
+        return FoundBody(bodies_mm[label], numbers.setdefault(label, len(numbers) + 1))
 
     return find, shown
 
@@ -57,7 +57,7 @@ def test_centres_are_those_of_the_bodies():
     for vertebra, number in confirmed:
         np.testing.assert_array_equal(vertebra.centre_mm, bodies_mm[vertebra.label])
         assert number and vertebra.confidence == pytest.approx(0.6)
-    assert len(shown) == 7  # and the place above, where there is nothing
+    assert len(shown) == 8  # and the places above and below, where there is nothing
 
 
 def test_a_place_between_two_bodies_is_no_vertebra_and_those_above_are_named_anew():
@@ -103,3 +103,28 @@ def test_the_spine_ends_at_l5_where_the_scan_shows_that_nothing_follows():
     find, _ = finder(bodies_mm)
     assert names_of(confirm(candidates, STEPS, find, nowhere)) == [L2, L3, L4]
     assert names_of(confirm(candidates, STEPS, find, everywhere)) == [L3, L4, L5]
+
+
+def test_a_vertebra_is_sought_below_l5():
+    bodies_mm = upright(L3, L4, L5, L6)
+    find, _ = finder(bodies_mm)
+    seen = {label: bodies_mm[label] for label in (L3, L4, L5)}
+    assert names_of(confirm(candidates_at(seen), STEPS, find, nowhere)) == [L3, L4, L5, L6]
+
+
+def test_what_turns_out_to_be_a_fragment_has_no_name():
+    """A piece between L2 and L3 is found first, and is none once L3 is found."""
+    bodies_mm = upright(L1, L2, L3, L4)
+    piece_mm = (bodies_mm[L2] + bodies_mm[L3]) / 2 + [0.0, 20.0, 0.0]
+    find, shown = finder(bodies_mm)
+
+    def with_piece(place_mm):
+        if np.linalg.norm(place_mm - piece_mm) < 8:
+            shown.append(place_mm)
+            return FoundBody(piece_mm, 99)
+        found = find(place_mm)
+        return found and found._replace(fragments=(99,) if len(shown) > 1 else ())
+
+    candidates = candidates_at({**bodies_mm, L3: piece_mm})
+    confirmed = confirm(candidates, STEPS, with_piece, nowhere)
+    assert names_of(confirmed) == [L1, L2, L3, L4] and 99 not in [one.number for one in confirmed]

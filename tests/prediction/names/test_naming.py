@@ -82,7 +82,7 @@ def test_what_has_no_mask_is_told(phantom):
 
 def test_what_has_no_place_in_the_sequence_is_told(phantom):
     vertebrae = true_vertebrae(phantom)
-    told = "2.0 ml of vertebrae that have no place in the sequence were left out"  # voxels of 2 mm
+    told = "2.0 ml that look like vertebrae but have no place in the sequence were left out"  # voxels of 2 mm
     assert told in named(phantom, vertebrae, left_out_vox=250)[2]
     assert not any("left out" in line for line in named(phantom, vertebrae, left_out_vox=100)[2])
 
