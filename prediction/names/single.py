@@ -30,7 +30,7 @@ _TO_MIDDLE_MM = np.array([0.0, -16.0, -8.0])
 _ROOM_MM = np.array([30.0, 60.0, 1000.0])
 # A body that was found farther than this from where it was shown is shown again, at its own centre.
 _NEAR_MM = 3.0
-# Neighbours lie nearer than this. What has less than this share of each of their voxels is a fragment.
+# Neighbours lie nearer than this. What has less than this share of the voxels that they have in median is a fragment.
 _NEIGHBOUR_MM, _LEAST_OF_NEIGHBOUR = 60.0, 0.4
 # A vertebra of which a larger share is another's that was found before is that one once more.
 _MOST_SHARED = 0.5
@@ -126,28 +126,37 @@ class SingleVertebrae:
             return None
         self.boxes.append(found.box)
         self.sizes.append(size)
-        number = len(self.boxes)
-        fragments = self._drop_fragments(number)
+        self._take_voxels(found)
+        fragments = self._drop_fragments()
+        if fragments:
+            self._take_voxels(found)
+        return Body(found.body_vox, len(self.boxes), fragments)
+
+    def _take_voxels(self, newest: _Found) -> None:
+        """Give the newest vertebra the voxels that most probably are its own; those that had them lose them."""
+        where, number = newest.box.slices, len(self.boxes)
         before, numbers = self.probability[where], self.numbers[where]
-        self.numbers[where] = np.where(found.probability > before, np.uint8(number), numbers)
-        self.probability[where] = np.maximum(found.probability, before)  # not a number stays so
-        return Body(found.body_vox, number, fragments)
+        is_own = newest.probability > before
+        lost_vox = np.bincount(numbers[is_own & (before > 0.5)], minlength=number)[1:number]
+        for index in np.flatnonzero(lost_vox).tolist():
+            self.sizes[index] = self.sizes[index]._replace(voxels=self.sizes[index].voxels - int(lost_vox[index]))
+        self.numbers[where] = np.where(is_own, np.uint8(number), numbers)
+        self.probability[where] = np.maximum(newest.probability, before)  # not a number stays so
 
     def _is_fragment(self, one: _Size, others: Iterable[_Size]) -> bool:
-        """Whether it is much smaller than each vertebra that is near, and not cut by the image's edge."""
+        """Whether it is much smaller than most of what is near, and not cut by the image's edge."""
         near = [
             other.voxels
             for other in others
             if np.linalg.norm(one.centre_vox - other.centre_vox) * self.spacing_mm < _NEIGHBOUR_MM and other.voxels
         ]
-        return bool(near) and not one.is_cut and one.voxels < _LEAST_OF_NEIGHBOUR * min(near)
+        return bool(near) and not one.is_cut and one.voxels < _LEAST_OF_NEIGHBOUR * float(np.median(near))
 
-    def _drop_fragments(self, newest: int) -> tuple[int, ...]:
-        """Numbers of what the newest vertebra shows to be a fragment: it has no voxels any more."""
+    def _drop_fragments(self) -> tuple[int, ...]:
+        """Numbers of what the newest vertebra shows to be fragments: they have no voxels any more."""
         fragments = []
-        for number, one in enumerate(self.sizes[: newest - 1], start=1):
-            others = [other for other in self.sizes if other is not one]
-            if one.voxels and self._is_fragment(one, others):
+        for number, one in enumerate(self.sizes[:-1], start=1):
+            if one.voxels and self._is_fragment(one, [other for other in self.sizes if other is not one]):
                 fragments.append(number)
         for number in fragments:
             where = self.boxes[number - 1].slices
