@@ -116,27 +116,30 @@ $(PRETRAINING)/names_2: | $(INSTALLED)
 	mv $@.partial $@
 
 PHANTOMS_1 = $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAINING)/shapes_1)
-PHANTOMS_2 = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes_2)
+PHANTOMS_2 = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes_1)
+PHANTOMS_3 = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes_2)
+# By the segmenter $(1): the CTs without masks get theirs, in the folder $(2).
+PREDICT = $(if $(CTS),$(BIN)/python inference.py --input $(CTS) --runs $(PRETRAINING)/trained_models --no_preview --tta \
+	--segmentation_model $(1) --heatmap_model localiser --output $(PRETRAINING)/predicted_by_$(1) --as_dataset $(2))
 
-pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2) $(PRETRAINING)/names_1 $(PRETRAINING)/names_2
+pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2) $(PHANTOMS_3) $(PRETRAINING)/names_1 $(PRETRAINING)/names_2
 	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_1) --output $(PRETRAINING)/preprocessed_1
 	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_1/*_heatmap_64x64x128.h5 \
 		--model_name localiser --epochs 60 --early_stopping 60 $(LOCALISER)
 	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_1/*_segmentation_1mm.h5 \
 		--model_name segmenter_1 --epochs 20 --full_validation 20 --input_shape 64 64 96 --patches_per_volume 20 $(SEGMENTER)
-	$(if $(CTS),$(BIN)/python inference.py --input $(CTS) --runs $(PRETRAINING)/trained_models --no_preview \
-		--segmentation_model segmenter_1 --heatmap_model localiser --output $(PRETRAINING)/predicted \
-		--as_dataset $(PRETRAINING)/own)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_2) $(if $(CTS),$(PRETRAINING)/own/cases.csv) \
+	$(call PREDICT,segmenter_1,$(PRETRAINING)/own_1)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_2) $(if $(CTS),$(PRETRAINING)/own_1/cases.csv) \
 		--output $(PRETRAINING)/preprocessed_2 --task segmentation
 	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_2/*_segmentation_1mm.h5 \
-		--model_name segmenter_2 --epochs 12 --full_validation 12 --input_shape 96 96 96 --patches_per_volume 16 $(SEGMENTER) \
-		--init_from segmenter_1
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(if $(SHAPES),$(PRETRAINING)/shapes_2) \
-		$(if $(CTS),$(PRETRAINING)/own/cases.csv) --output $(PRETRAINING)/preprocessed_3 --task segmentation
+		--model_name segmenter_2 --epochs 24 --full_validation 24 --input_shape 96 96 96 --patches_per_volume 20 $(SEGMENTER) \
+		--init_from segmenter_1 --lr 0.5 --precision auto
+	$(call PREDICT,segmenter_2,$(PRETRAINING)/own_2)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_3) $(if $(CTS),$(PRETRAINING)/own_2/cases.csv) \
+		--output $(PRETRAINING)/preprocessed_3 --task segmentation
 	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_3/*_segmentation_1mm.h5 \
-		--model_name segmenter_3 --epochs 8 --full_validation 8 --input_shape 96 96 96 --patches_per_volume 20 $(SEGMENTER) \
-		--init_from segmenter_2 --lr 0.5
+		--model_name segmenter_3 --epochs 36 --full_validation 36 --input_shape 96 96 96 --patches_per_volume 16 $(SEGMENTER) \
+		--init_from segmenter_2 --lr 0.5 --ema 0.999 --precision auto
 	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/names_1/* --task heatmap \
 		--output $(PRETRAINING)/preprocessed_names_1
 	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_names_1/*.h5 --model_name names_1 \

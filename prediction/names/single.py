@@ -34,6 +34,8 @@ _NEAR_MM = 3.0
 _NEIGHBOUR_MM, _LEAST_OF_NEIGHBOUR = 60.0, 0.4
 # A vertebra of which a larger share is another's that was found before is that one once more.
 _MOST_SHARED = 0.5
+# Numbers have eight bits. No spine has so many vertebrae.
+_MOST_VERTEBRAE = 255
 
 
 def window_box(centre_vox: np.ndarray, window_shape: Sequence[int], spacing_mm: float) -> Box:
@@ -92,7 +94,7 @@ class SingleVertebrae:
             disk, or an array, as are the numbers.
         numbers: (X, Y, Z) uint8, 0 at first; gets this vertebra's number, from 1 on, also where the probability is low.
         boxes: of each vertebra, by its number less 1, the part of its window that lies in the image.
-        sizes: how large each is.
+        sizes: number -> how large each is; without those that turned out to be fragments.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -103,7 +105,7 @@ class SingleVertebrae:
     probability: np.ndarray | h5py.Dataset
     numbers: np.ndarray | h5py.Dataset
     boxes: list[Box] = field(default_factory=list)
-    sizes: list[_Size] = field(default_factory=list)
+    sizes: dict[int, _Size] = field(default_factory=dict)
 
     def find(self, centre_vox: np.ndarray) -> Body | None:
         """Find the vertebra whose body is about there. Of what the network finds, the largest piece is taken.
@@ -122,10 +124,10 @@ class SingleVertebrae:
         if number:
             return Body(found.body_vox, number)
         size = found.size(self.image.shape[1:])
-        if self._is_fragment(size, self.sizes):
+        if self._is_fragment(size, self.sizes.values()) or len(self.boxes) == _MOST_VERTEBRAE:
             return None
         self.boxes.append(found.box)
-        self.sizes.append(size)
+        self.sizes[len(self.boxes)] = size
         self._take_voxels(found)
         fragments = self._drop_fragments()
         if fragments:
@@ -137,9 +139,10 @@ class SingleVertebrae:
         where, number = newest.box.slices, len(self.boxes)
         before, numbers = self.probability[where], self.numbers[where]
         is_own = newest.probability > before
-        lost_vox = np.bincount(numbers[is_own & (before > 0.5)], minlength=number)[1:number]
-        for index in np.flatnonzero(lost_vox).tolist():
-            self.sizes[index] = self.sizes[index]._replace(voxels=self.sizes[index].voxels - int(lost_vox[index]))
+        lost_vox = np.bincount(numbers[is_own & (before > 0.5)], minlength=number)
+        for earlier, size in self.sizes.items():
+            if earlier != number:
+                self.sizes[earlier] = size._replace(voxels=size.voxels - int(lost_vox[earlier]))
         self.numbers[where] = np.where(is_own, np.uint8(number), numbers)
         self.probability[where] = np.maximum(newest.probability, before)  # not a number stays so
 
@@ -148,22 +151,23 @@ class SingleVertebrae:
         near = [
             other.voxels
             for other in others
-            if np.linalg.norm(one.centre_vox - other.centre_vox) * self.spacing_mm < _NEIGHBOUR_MM and other.voxels
+            if np.linalg.norm(one.centre_vox - other.centre_vox) * self.spacing_mm < _NEIGHBOUR_MM
         ]
         return bool(near) and not one.is_cut and one.voxels < _LEAST_OF_NEIGHBOUR * float(np.median(near))
 
     def _drop_fragments(self) -> tuple[int, ...]:
         """Numbers of what the newest vertebra shows to be fragments: they have no voxels any more."""
         fragments = []
-        for number, one in enumerate(self.sizes[:-1], start=1):
-            if one.voxels and self._is_fragment(one, [other for other in self.sizes if other is not one]):
+        for number in [*self.sizes][:-1]:
+            others = [size for other, size in self.sizes.items() if other != number]
+            if self._is_fragment(self.sizes[number], others):
                 fragments.append(number)
         for number in fragments:
             where = self.boxes[number - 1].slices
             numbers = self.numbers[where]
             self.probability[where] = np.where(numbers == number, np.float32(0), self.probability[where])
             self.numbers[where] = np.where(numbers == number, np.uint8(0), numbers)
-            self.sizes[number - 1] = self.sizes[number - 1]._replace(voxels=0)
+            del self.sizes[number]
         return tuple(fragments)
 
     def _predict(self, centre_vox: np.ndarray) -> _Found | None:

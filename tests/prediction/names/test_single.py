@@ -184,3 +184,15 @@ def test_a_fragment_that_is_found_first_is_dropped_when_the_vertebra_is():
     assert [body.number for body in bodies] == [1, 2] and [body.fragments for body in bodies] == [(), (1,)]
     np.testing.assert_array_equal((probability > 0.5) & (numbers == 2), image[0] == 1)
     assert not ((probability > 0.5) & (image[0].numpy() == 2)).any()
+
+
+def test_what_a_vertebra_takes_all_voxels_of_is_a_fragment():
+    radii_mm = iter((4, 9))
+
+    def network(windows):
+        return ball_around_what_is_shown(next(radii_mm))(windows)
+
+    probability, numbers, bodies = find(network, [(20, 40, 50), (20, 40, 46)], window=(48, 60, 48))
+    assert [body.fragments for body in bodies] == [(), (1,)]
+    np.testing.assert_array_equal(probability > 0.5, distance_to((20, 40, 46)) < 9)
+    assert set(np.unique(numbers[probability > 0.5])) == {2}
