@@ -118,10 +118,8 @@ class UNet(Network):
             features = downsample(features)
             skips.append(features)
         features = self.bottom(features)
-        for number, gate in enumerate(self.gate):
-            features = torch.cat([gate(skips.pop(), features), features], dim=1)
-            if number < len(self.gate) - 1:
-                features = self.decoder[number](features)
+        for gate, upsample in zip(self.gate, [*self.decoder[:-1], nn.Identity()], strict=True):
+            features = upsample(torch.cat([gate(skips.pop(), features), features], dim=1))
         return features
 
 
