@@ -36,7 +36,7 @@ def parse_arguments(task: Task, argv: list[str] | None = None) -> TrainingSettin
 
     If they are not given, the localiser's ``--input_shape`` is read from the H5, and ``--lr`` and ``--weight_decay``
     are those of the optimizer. With ``--config`` or ``--test_only``, what is not given is that of another run, or of
-    the run that is tested.
+    the run that is tested; with ``--init_from``, architecture and options are those of the network there.
 
     Raises:
         UserError: a value is wrong, or the H5 or the other settings can't be read.
@@ -81,8 +81,22 @@ def _parse(task: Task, argv: Sequence[str]) -> argparse.Namespace:
             left_out.add("input_shape")  # that of the H5's views
         taken = {name: value for name, value in settings.items() if name not in left_out}
         values = parse_with_settings(parser, argv, taken, config)
+    elif values.init_from is not None:
+        values = parse_with_settings(parser, argv, _network_settings(values, task), values.init_from)
     del values.config
     return values
+
+
+def _network_settings(values: argparse.Namespace, task: Task) -> dict[str, Any]:
+    """Architecture and options of the network that training starts from, or of the run that goes on."""
+    run = RunFolder(values.output / values.model_name)
+    if run.has_last_checkpoint and not values.restart:
+        settings = read_settings(run.config, task, [part.name for part in fields(TrainingSettings)])
+        return {name: settings[name] for name in ("model", "model_args") if name in settings}
+    from prediction.checkpoints import find_checkpoint, load_checkpoint_of  # torch would slow down --help
+
+    spec = load_checkpoint_of(task, find_checkpoint(values.init_from, values.output, task))["network"]
+    return {"model": spec.name, "model_args": spec.options}
 
 
 def build_parser(task: Task) -> argparse.ArgumentParser:
@@ -184,7 +198,7 @@ def _add_run(parser: argparse.ArgumentParser, task: Task) -> None:
     add("--checkpoint_minutes", type=float, default=defaults.checkpoint_minutes, help=minutes_help)
     restart_help = "move the run of this name aside, if there is one, and begin anew"
     _add_flag(parser, "--restart", defaults.restart, restart_help)
-    init_help = "run or checkpoint of the same network whose weights training starts from"
+    init_help = "run or checkpoint whose weights training starts from; architecture and options are taken from it, too"
     add("--init_from", type=Path, default=defaults.init_from, help=init_help)
     fold_help = "2/5: validate on the second fifth of the patients of training and validation, train on the others"
     add("--fold", type=_fold, default=defaults.fold, metavar="K/N", help=fold_help)

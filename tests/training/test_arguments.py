@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from networks import ARCHITECTURES
+from prediction.checkpoints import load_checkpoint
+from prediction.pretrained import pretrained_checkpoint
 from training.arguments import parse_arguments
 from training.settings import TrainingSettings
 from utils.tasks import HEATMAP, SEGMENTATION, TASKS
@@ -88,11 +90,24 @@ def test_the_shape_of_the_localisers_input_is_that_of_the_h5(heatmap_h5):
     assert parse_arguments(HEATMAP, [*arguments, "--input_shape", "32", "32", "64"]).input_shape == (32, 32, 64)
 
 
+@pytest.mark.parametrize("task", [HEATMAP, SEGMENTATION], ids=str)
+def test_a_network_is_that_whose_weights_it_starts_from(task, tmp_path):
+    """Unless another one is given, whose options it then has."""
+    spec = load_checkpoint(pretrained_checkpoint(task))["network"]
+    arguments = [*REQUIRED, "--output", str(tmp_path), "--init_from", "pretrained"]
+    settings = parse_arguments(task, arguments)
+    assert settings.model == spec.name == "UNet"
+    assert settings.model_args == {"channels": tuple(spec.options["channels"])}
+    assert parse_arguments(task, [*arguments, "--model_args", "channels=4,8"]).model_args == {"channels": (4, 8)}
+    other = parse_arguments(task, [*arguments, "--model", "SegResNet"])
+    assert (other.model, other.model_args) == ("SegResNet", {})
+
+
 def test_settings_as_they_are_stored():
     """Types that JSON has; the task by its name."""
-    settings = parse_arguments(HEATMAP, [*REQUIRED, "--init_from", "other"])
+    settings = parse_arguments(HEATMAP, [*REQUIRED, "--init_from", "pretrained"])
     stored = settings.as_dict()
-    assert (stored["task"], stored["data_path"], stored["init_from"]) == ("heatmap", ["a.h5"], "other")
+    assert (stored["task"], stored["data_path"], stored["init_from"]) == ("heatmap", ["a.h5"], "pretrained")
     assert stored["input_shape"] == [64, 64, 128] and stored["memory_gb"] is None
 
 
