@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from monai.networks.blocks.mednext_block import MedNeXtBlock, MedNeXtDownBlock, MedNeXtUpBlock
-from monai.networks.nets.mednext import create_mednext
+from monai.networks.nets import mednext
 from torch import nn
 
 from networks.blocks.norms import norm_single_voxels
 from networks.network import LibraryNetwork, Shape
+
+# Variant -> expansion of channels in the blocks of the four levels going down, at the bottom and going up; blocks of
+# each level going down, and at the bottom. MONAI's create_mednext has the same, but no choice of filters.
+_VARIANTS = {
+    "S": ((2, 2, 2, 2), 2, (2, 2, 2, 2), (2, 2, 2, 2), 2),
+    "B": ((2, 3, 4, 4), 4, (4, 4, 3, 2), (2, 2, 2, 2), 2),
+    "M": ((2, 3, 4, 4), 4, (4, 4, 3, 2), (3, 4, 4, 4), 4),
+    "L": ((3, 4, 8, 8), 8, (8, 8, 4, 3), (3, 4, 8, 8), 8),
+}
 
 
 class MedNeXt(LibraryNetwork):
@@ -20,9 +29,10 @@ class MedNeXt(LibraryNetwork):
         variant: S, B, M or L, the paper's sizes.
         kernel_size: of the depthwise convolutions, 3 or 5 in the paper.
         deep_supervision: in training, logits of all five levels.
+        filters: channels of the first level; 32 in the paper, fewer for small hardware.
 
     Raises:
-        ValueError: a side is no multiple of 16, or an unknown variant.
+        ValueError: a side is no multiple of 16, an unknown variant, or no filters.
     """
 
     block_types = (MedNeXtBlock, MedNeXtDownBlock, MedNeXtUpBlock)
@@ -35,9 +45,26 @@ class MedNeXt(LibraryNetwork):
         variant: str = "S",
         kernel_size: int = 3,
         deep_supervision: bool = False,
+        filters: int = 32,
     ) -> None:
+        if variant.upper() not in _VARIANTS or filters < 1:
+            raise ValueError(f"variant {variant!r} must be one of {', '.join(_VARIANTS)}, filters {filters} positive")
         super().__init__(input_shape, divisor=16)
-        self.body = create_mednext(variant, 3, in_channels, out_channels, kernel_size, deep_supervision)
+        down, bottom, up, blocks, bottom_blocks = _VARIANTS[variant.upper()]
+        self.body = mednext.MedNeXt(
+            init_filters=filters,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            encoder_expansion_ratio=down,
+            bottleneck_expansion_ratio=bottom,
+            decoder_expansion_ratio=up,
+            kernel_size=kernel_size,
+            deep_supervision=deep_supervision,
+            use_residual_connection=True,
+            blocks_down=blocks,
+            blocks_bottleneck=bottom_blocks,
+            blocks_up=blocks[::-1],
+        )
         norm_single_voxels(self.body)
 
     def heads(self) -> list[nn.Module]:

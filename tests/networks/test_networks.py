@@ -9,10 +9,10 @@ from prediction.checkpoints import NetworkSpec, load_weights, save_checkpoint
 from training.scripts import expect_background
 
 SHAPES = [(32, 32, 32), (32, 32, 64), (64, 64, 128)]
-# Thin versions that have every part of the default ones; MedNeXt and VNet come in no thinner one.
+# Thin versions that have every part of the default ones; VNet comes in no thinner one.
 THIN = {
     "AttentionUNet3D": {"channels": (4, 8, 8, 8, 8)},
-    "MedNeXt": {},
+    "MedNeXt": {"filters": 4},
     "ResEncUNet": {"channels": (4, 8, 8, 8, 8), "blocks": (1, 1, 1, 1, 1)},
     "SegFormer3D": {"embed_dims": (8, 8, 10, 16), "decoder_dim": 16},
     "SegResNet": {"init_filters": 8},
@@ -131,6 +131,7 @@ def test_a_network_takes_another_shape_than_its_first(shape):
         ("SegFormer3D", {"num_heads": (1, 2, 3, 8)}, r"num_heads \(1, 2, 3, 8\) must divide"),
         ("SegFormer3D", {"depths": (1, 1)}, "4 values each"),
         ("MedNeXt", {"variant": "XL"}, "XL"),
+        ("MedNeXt", {"filters": 0}, "filters 0 positive"),
         ("SegResNet", {"blocks_up": (1, 1)}, "one level fewer"),
         ("SegResNet", {"init_filters": 12}, "divisible by num_groups"),
         ("ResEncUNet", {"blocks": (1, 1)}, "equally many"),
@@ -152,7 +153,7 @@ def test_channels_must_be_positive():
 @pytest.mark.parametrize(
     ("name", "shape", "options"),
     [
-        ("MedNeXt", (16, 16, 32), {}),
+        ("MedNeXt", (16, 16, 32), {"filters": 4}),
         ("ResEncUNet", (32, 32, 32), {"channels": (4, 8, 8, 8, 8, 8), "blocks": (1, 1, 1, 1, 1, 1)}),
     ],
 )

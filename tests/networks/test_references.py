@@ -3,12 +3,14 @@
 import math
 
 import monai.networks.nets
+import monai.networks.nets.mednext
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from networks import build_network
+from networks.blocks.norms import norm_single_voxels
 from networks.SegFormer3D import _SelfAttention
 
 
@@ -61,6 +63,20 @@ def test_attention_gates_scale_the_skips():
 def test_a_single_voxel_at_the_bottom_is_taken(name):
     network = build_network(name, 1, 1, (16, 16, 16))
     network(torch.randn(1, 1, 16, 16, 16)).sum().backward()
+
+
+@pytest.mark.parametrize("variant", ["S", "B", "M", "L"])
+def test_mednext_is_monais(variant):
+    torch.manual_seed(0)
+    sizes = {"kernel_size": 3, "deep_supervision": True}
+    with torch.device("meta"):
+        ours = build_network("MedNeXt", 1, 2, (16, 16, 16), variant=variant, **sizes).body
+        theirs = monai.networks.nets.mednext.create_mednext(variant, 3, 1, 2, **sizes)
+    norm_single_voxels(theirs)
+    assert str(ours) == str(theirs)
+    assert {key: value.shape for key, value in ours.state_dict().items()} == {
+        key: value.shape for key, value in theirs.state_dict().items()
+    }
 
 
 def test_swin_unetr_is_monais(monkeypatch):
