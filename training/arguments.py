@@ -93,9 +93,9 @@ def _network_settings(values: argparse.Namespace, task: Task) -> dict[str, Any]:
     if run.has_last_checkpoint and not values.restart:
         settings = read_settings(run.config, task, [part.name for part in fields(TrainingSettings)])
         return {name: settings[name] for name in ("model", "model_args") if name in settings}
-    from prediction.checkpoints import find_checkpoint, load_checkpoint_of  # torch would slow down --help
+    from prediction.checkpoints import find_checkpoint, load_checkpoint  # torch would slow down --help
 
-    spec = load_checkpoint_of(task, find_checkpoint(values.init_from, values.output, task))["network"]
+    spec = load_checkpoint(find_checkpoint(values.init_from, values.output, task))["network"]
     return {"model": spec.name, "model_args": spec.options}
 
 
