@@ -1,6 +1,7 @@
 # make demo            phantoms -> H5 -> both trainings -> test metrics -> pictures, in demo_output/
-# make pretrained      real scans (DATA) and phantoms of trunks -> the networks in prediction/pretrained/; goes on where it
-#                      was cut off. docs/results.md says which scans those that come with the project were trained on
+# make -j2 pretrained  real scans (DATA) and phantoms of trunks -> localiser and segmenter in prediction/pretrained/; goes on
+#                      where it was cut off. The README there says which scans those of the project were trained on
+# make -j2 pretrained-names  the same for the two networks of --labels vertebrae
 # make test            lint, types and tests
 # make coverage        the tests, and the share of lines of each file that they run; fails under 85 % in any
 # make test-pythons    the tests on the oldest and the newest Python, where this machine has them
@@ -20,7 +21,7 @@ LOWEST_TORCH := $(shell sed -n 's/.*"torch>=\([0-9.]*\).*/\1/p' pyproject.toml)
 # is through first takes over tests of the other. Byte code is kept, or each process would compile the project anew.
 PYTEST = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: install demo pretrained test tests test-pythons test-lowest coverage clean
+.PHONY: install demo pretrained pretrained-names test tests test-pythons test-lowest coverage clean
 
 $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -77,82 +78,107 @@ demo: $(INSTALLED)
 # What the networks of make pretrained are trained on besides phantoms:
 # DATA: scans with masks, as preprocessing.py takes them: VerSe, or tables of images and masks. Needed.
 # SHAPES: a folder of masks, around which further phantoms are made.
-# CTS: scans without masks; later trainings of the segmenter are taught by the first one's predictions of them.
+# CTS: scans without masks; each further training of the segmenter is taught by the predictions of the one before.
 DATA :=
 SHAPES :=
 CTS :=
-ifneq ($(filter pretrained,$(MAKECMDGOALS)),)
-$(if $(DATA),,$(error make pretrained needs DATA="…": scans with masks, as preprocessing.py takes them))
+ifneq ($(filter pretrained pretrained-names,$(MAKECMDGOALS)),)
+$(if $(DATA),,$(error make pretrained and pretrained-names need DATA="…": scans with masks, as preprocessing.py takes them))
 endif
 PRETRAINING := pretraining_output
+PRETRAINED_RUNS := $(PRETRAINING)/trained_models
 TRUNKS = $(BIN)/python -m verse_utils.phantom --field_of_view trunk
 # Names are read from a coarse view, but need many bodies.
 COARSE = $(BIN)/python -m verse_utils.phantom --voxel_mm 2.5 --test 0
-LOCALISER := --augmentation strong --model_args channels=12,24,48,96,160 --output $(PRETRAINING)/trained_models
-SEGMENTER := --augmentation strong --model_args channels=8,16,64,128,192 --output $(PRETRAINING)/trained_models \
-	--bone_share 0.5
+TRAIN_LOCALISER = $(BIN)/python training/train_heatmap.py --output $(PRETRAINED_RUNS) --augmentation strong \
+	--model_args channels=12,24,48,96,160
+TRAIN_SEGMENTER = $(BIN)/python training/train_segmentation.py --output $(PRETRAINED_RUNS) --precision auto \
+	--model_args channels=16,32,64,128,192 --input_shape 96 96 96
+
+# One thread for each process: with -j2, make keeps two cores busy.
+pretrained pretrained-names: export OMP_NUM_THREADS ?= 1
 
 # Made aside and moved, so that what is there is whole.
 $(PRETRAINING)/trunks_1: | $(INSTALLED)
 	$(TRUNKS) --output $@.partial --training 30 --validation 3 --test 3 --seed 11 && mv $@.partial $@
 $(PRETRAINING)/trunks_2: | $(INSTALLED)
 	$(TRUNKS) --output $@.partial --training 8 --validation 2 --test 0 --seed 21 && mv $@.partial $@
-$(PRETRAINING)/shapes_1: | $(INSTALLED)
-	$(TRUNKS) --output $@.partial --training 10 --validation 0 --test 0 --seed 12 --shapes $(SHAPES) && mv $@.partial $@
-$(PRETRAINING)/shapes_2: | $(INSTALLED)
+$(PRETRAINING)/shapes: | $(INSTALLED)
 	$(TRUNKS) --output $@.partial --training 6 --validation 0 --test 0 --seed 22 --shapes $(SHAPES) && mv $@.partial $@
 
-$(PRETRAINING)/names_1: | $(INSTALLED)
+PHANTOMS = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes)
+
+$(PRETRAINING)/segmenter_1.done: $(PHANTOMS)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) --output $(PRETRAINING)/without_cts --task segmentation
+	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/without_cts/*.h5 --model_name segmenter_1 --epochs 36 \
+		--early_stopping 36 --full_validation 36 --patches_per_volume 20 --bone_share 0.5 --ema 0.999
+	touch $@
+
+$(PRETRAINING)/localiser.done: $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAINING)/shapes)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $^ --output $(PRETRAINING)/views --task heatmap
+	$(TRAIN_LOCALISER) --data_path $(PRETRAINING)/views/*.h5 --model_name localiser --epochs 60 --early_stopping 60
+	touch $@
+
+# The CTs without masks get theirs by the segmenter of before, twice.
+$(PRETRAINING)/own_%.done: $(PRETRAINING)/segmenter_%.done $(PRETRAINING)/localiser.done
+	$(BIN)/python inference.py --input $(CTS) --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_$* \
+		--heatmap_model localiser --tta --no_preview --output $(PRETRAINING)/predicted_$* --as_dataset $(PRETRAINING)/own_$*
+	touch $@
+
+$(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(if $(CTS),$(PRETRAINING)/own_1.done)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own_1/cases.csv) \
+		--output $(PRETRAINING)/with_cts_1 --task segmentation
+	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts_1/*.h5 --model_name segmenter_2 --epochs 56 \
+		--early_stopping 56 --full_validation 56 --patches_per_volume 20 --bone_share 0.5 --ema 0.999 --init_from segmenter_1
+	touch $@
+
+$(PRETRAINING)/segmenter_3.done: $(PRETRAINING)/segmenter_2.done $(if $(CTS),$(PRETRAINING)/own_2.done)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own_2/cases.csv) \
+		--output $(PRETRAINING)/with_cts_2 --task segmentation
+	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts_2/*.h5 --model_name segmenter_3 --epochs 22 \
+		--early_stopping 22 --full_validation 22 --patches_per_volume 20 --bone_share 0.5 --ema 0.999 --init_from segmenter_2 \
+		--augmentation strong --lr 0.5
+	touch $@
+
+pretrained: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/localiser.done
+	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_3 \
+		--heatmap_model localiser
+
+$(PRETRAINING)/names_phantoms_1: | $(INSTALLED)
 	$(COARSE) --output $@.partial/trunks --field_of_view trunk --training 100 --validation 6 --seed 31
 	$(COARSE) --output $@.partial/bodies --field_of_view body --training 80 --validation 4 --seed 32
 	$(COARSE) --output $@.partial/more_trunks --field_of_view trunk --training 100 --validation 0 --seed 33
 	$(if $(SHAPES),$(COARSE) --output $@.partial/shapes --field_of_view trunk --training 20 --validation 0 --seed 12 \
 		--shapes $(SHAPES))
 	mv $@.partial $@
-$(PRETRAINING)/names_2: | $(INSTALLED)
+$(PRETRAINING)/names_phantoms_2: | $(INSTALLED)
 	$(COARSE) --output $@.partial/trunks --field_of_view trunk --training 100 --validation 0 --seed 34
 	$(COARSE) --output $@.partial/bodies --field_of_view body --training 100 --validation 0 --seed 35
 	$(COARSE) --output $@.partial/more_trunks --field_of_view trunk --training 100 --validation 0 --seed 36
 	mv $@.partial $@
 
-PHANTOMS_1 = $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAINING)/shapes_1)
-PHANTOMS_2 = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes_1)
-PHANTOMS_3 = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes_2)
-# By the segmenter $(1): the CTs without masks get theirs, in the folder $(2).
-PREDICT = $(if $(CTS),$(BIN)/python inference.py --input $(CTS) --runs $(PRETRAINING)/trained_models --no_preview --tta \
-	--segmentation_model $(1) --heatmap_model localiser --output $(PRETRAINING)/predicted_by_$(1) --as_dataset $(2))
+# First in a coarse view, then in a finer one with more phantoms.
+$(PRETRAINING)/names.done: $(PRETRAINING)/localiser.done $(PRETRAINING)/names_phantoms_1 $(PRETRAINING)/names_phantoms_2
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/names_phantoms_1/* --task heatmap \
+		--output $(PRETRAINING)/coarse_views
+	$(TRAIN_LOCALISER) --data_path $(PRETRAINING)/coarse_views/*.h5 --model_name names_1 --labels vertebrae --epochs 24 \
+		--early_stopping 40 --init_from localiser --precision auto
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/names_phantoms_[12]/* --task heatmap \
+		--output $(PRETRAINING)/fine_views --input_shape 96 96 192
+	$(TRAIN_LOCALISER) --data_path $(PRETRAINING)/fine_views/*.h5 --model_name names_2 --labels vertebrae --epochs 6 \
+		--early_stopping 40 --init_from names_1 --precision auto
+	touch $@
 
-pretrained: $(INSTALLED) $(PHANTOMS_1) $(PHANTOMS_2) $(PHANTOMS_3) $(PRETRAINING)/names_1 $(PRETRAINING)/names_2
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_1) --output $(PRETRAINING)/preprocessed_1
-	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_1/*_heatmap_64x64x128.h5 \
-		--model_name localiser --epochs 60 --early_stopping 60 $(LOCALISER)
-	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_1/*_segmentation_1mm.h5 \
-		--model_name segmenter_1 --epochs 20 --full_validation 20 --input_shape 64 64 96 --patches_per_volume 20 $(SEGMENTER)
-	$(call PREDICT,segmenter_1,$(PRETRAINING)/own_1)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_2) $(if $(CTS),$(PRETRAINING)/own_1/cases.csv) \
-		--output $(PRETRAINING)/preprocessed_2 --task segmentation
-	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_2/*_segmentation_1mm.h5 \
-		--model_name segmenter_2 --epochs 24 --full_validation 24 --input_shape 96 96 96 --patches_per_volume 20 $(SEGMENTER) \
-		--init_from segmenter_1 --lr 0.5 --precision auto
-	$(call PREDICT,segmenter_2,$(PRETRAINING)/own_2)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS_3) $(if $(CTS),$(PRETRAINING)/own_2/cases.csv) \
-		--output $(PRETRAINING)/preprocessed_3 --task segmentation
-	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_3/*_segmentation_1mm.h5 \
-		--model_name segmenter_3 --epochs 36 --full_validation 36 --input_shape 96 96 96 --patches_per_volume 16 $(SEGMENTER) \
-		--init_from segmenter_2 --lr 0.5 --ema 0.999 --precision auto
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/names_1/* --task heatmap \
-		--output $(PRETRAINING)/preprocessed_names_1
-	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_names_1/*.h5 --model_name names_1 \
-		--labels vertebrae --epochs 24 --early_stopping 40 --init_from localiser --precision auto $(LOCALISER)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/names_[12]/* --task heatmap \
-		--output $(PRETRAINING)/preprocessed_names_2 --input_shape 96 96 192
-	$(BIN)/python training/train_heatmap.py --data_path $(PRETRAINING)/preprocessed_names_2/*.h5 --model_name names_2 \
-		--labels vertebrae --epochs 6 --early_stopping 40 --init_from names_1 --precision auto $(LOCALISER)
-	$(BIN)/python training/train_segmentation.py --data_path $(PRETRAINING)/preprocessed_1/*_segmentation_1mm.h5 \
-		--model_name single --labels single --epochs 24 --full_validation 8 --input_shape 96 96 96 --patches_per_volume 10 \
-		$(SEGMENTER) --bone_share 0.95 --optimizer adamw --init_from segmenter_3
-	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINING)/trained_models \
-		--segmentation_model segmenter_3 --heatmap_model localiser --names_model names_2 --single_model single
+$(PRETRAINING)/single.done: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/trunks_1
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/trunks_1 --output $(PRETRAINING)/single_vertebrae \
+		--task segmentation
+	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/single_vertebrae/*.h5 --model_name single --labels single --epochs 24 \
+		--full_validation 8 --patches_per_volume 10 --bone_share 0.95 --augmentation strong --optimizer adamw \
+		--init_from segmenter_3
+	touch $@
+
+pretrained-names: $(PRETRAINING)/names.done $(PRETRAINING)/single.done
+	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --names_model names_2 --single_model single
 
 clean:
 	rm -rf .venv .venv-* $(DEMO) *.egg-info
