@@ -11,9 +11,8 @@ import torch
 import torchio as tio
 from torch.utils.data import Dataset
 
-from utils.constants import HU_AIR, IGNORED
+from utils.constants import HU_AIR
 from utils.files.h5_data_set import H5DataSet
-from utils.geometry.working_grid import WorkingGrid
 from utils.tasks import Task
 from verse_utils.catalogue import list_cases
 from verse_utils.download.fetch import fetch_where_missing
@@ -37,8 +36,6 @@ class Patches:
             from the first to the last, all with the same probability.
         overhang_vox: voxels along X, Y, Z by which a patch may extend beyond each end of the volume.
         seed: with (epoch, index) it decides the patch, for any number of workers.
-        ignored_mm: where fewer planes than these lie between the last label and an end of the scan, they get the label
-            ``IGNORED``: a vertebra that the end cuts has no label in VerSe.
 
     Raises:
         ValueError: a value is out of its range.
@@ -49,7 +46,6 @@ class Patches:
     foreground_share: float
     overhang_vox: tuple[int, int, int] = (0, 0, 0)
     seed: int = 0
-    ignored_mm: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or self.per_volume < 1 or not 0 <= self.foreground_share <= 1:
@@ -170,8 +166,6 @@ class h5VerSe(Dataset[tio.Subject]):  # noqa: N801  the name that users know
             foreground_vox = self.store.foreground_vox(*place)
             start = self.patches.draw_start(rng, case.grid.shape, foreground_vox)
             image_hu, label = self._read_patch(place, start)
-            if self.patches.ignored_mm:
-                self._ignore_cut_vertebrae(label, start, case.grid, foreground_vox)
             affine = case.grid.affine.copy()
             affine[:3, 3] += affine[:3, :3] @ start
         subject = _subject(image_hu, label, affine, case.case_id, case.patient)
@@ -196,18 +190,6 @@ class h5VerSe(Dataset[tio.Subject]):  # noqa: N801  the name that users know
             image_hu = np.pad(image_hu, widths, constant_values=HU_AIR)
             label = np.pad(label, widths)
         return image_hu, label
-
-    def _ignore_cut_vertebrae(
-        self, label: np.ndarray, start: np.ndarray, grid: WorkingGrid, foreground_vox: np.ndarray
-    ) -> None:
-        """Mark the planes of a patch that lie between the last label along Z and an end of the scan close to it."""
-        if self.patches is None or not len(foreground_vox):
-            return
-        depth, band = grid.shape[2], self.patches.ignored_mm / np.linalg.norm(grid.affine[:3, 2])
-        first, last = int(foreground_vox[:, 2].min()), int(foreground_vox[:, 2].max())
-        for low, high in ((0, first), (last + 1, depth)):
-            if 0 < high - low <= band:
-                label[:, :, max(low - start[2], 0) : max(high - start[2], 0)] = IGNORED
 
 
 def _cases_of_fold(store: H5DataSet, split: str, fold: Fold) -> list[tuple[str, str]]:

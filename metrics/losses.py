@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.constants import IGNORED
-
 # Added to numerator and denominator of the Dice, as a share of the voxels. In a patch without foreground, the loss of F
 # false positive voxels is F / (F + smoothing). With a smoothing of one voxel it is nearly 1 for any F, and its gradient
 # vanishes. With a thousandth of the voxels (885 in a patch of 96³, about a piece of rib) it grows with F, and false
@@ -109,10 +107,8 @@ class BCE(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean over all voxels."""
         if logits.shape[1] == 1:
-            counts = target != IGNORED
-            entropy = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
-            return torch.where(counts, entropy, 0).sum() / counts.sum().clamp(min=1)
-        return F.cross_entropy(logits.float(), target[:, 0].long(), ignore_index=IGNORED)
+            return F.binary_cross_entropy_with_logits(logits.float(), target.float())
+        return F.cross_entropy(logits.float(), target[:, 0].long())
 
 
 class Dice(nn.Module):
@@ -127,8 +123,7 @@ class Dice(nn.Module):
         """Mean over the items and classes, between 0 (perfect) and 1."""
         classes = logits.shape[1]
         if classes == 1:
-            counts = target != IGNORED
-            probabilities, expected = torch.sigmoid(logits.float()) * counts, (target * counts).float()
+            probabilities, expected = torch.sigmoid(logits.float()), target.float()
         else:
             probabilities = torch.softmax(logits.float(), dim=1)[:, 1:]
             expected = torch.cat([target == index for index in range(1, classes)], dim=1).float()

@@ -165,8 +165,6 @@ def _add_target(parser: argparse.ArgumentParser, task: Task) -> None:
         add("--patches_per_volume", type=int, default=defaults.patches_per_volume, help=per_volume_help)
         share_help = "share of the patches that are centred on a foreground voxel"
         add("--bone_share", type=float, default=defaults.bone_share, help=share_help)
-        ignored_help = "mm from an end of the scan in which what lies beyond the last label is left out of the loss"
-        add("--ignored_mm", type=float, default=defaults.ignored_mm, help=ignored_help)
 
 
 def _add_step(parser: argparse.ArgumentParser) -> None:

@@ -81,7 +81,6 @@ class TrainingSettings:
     augmentation: str = "light"
     patches_per_volume: int = 4
     bone_share: float = 1 / 3
-    ignored_mm: float = 0.0
     precision: str = "fp32"
     compile: bool = False
     checkpointing: bool = False

@@ -30,9 +30,6 @@ SHOWN_SIGMA_MM = 8.0
 # not annotated in VerSe; only a network that sees where the scan ends can learn that.
 OVERHANG_VOX: tuple[int, int, int] = (0, 0, 16)
 
-# Label of voxels that the loss leaves out.
-IGNORED = 255
-
 # Slices of a scan that are in memory at a time when it is read slab by slab.
 SLAB_SLICES = 16
 

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 import torchio as tio
 
-from utils.constants import IGNORED
-
 
 class LabelsToClasses(tio.LabelTransform):
     """Replace each label by its class; labels without a class become 0, the background.
@@ -33,7 +31,6 @@ class LabelsToClasses(tio.LabelTransform):
     def apply_transform(self, subject: tio.Subject) -> tio.Subject:
         """Every label map becomes uint8 classes."""
         lookup = np.zeros(256, np.uint8)
-        lookup[IGNORED] = IGNORED
         for label, index in self.class_of.items():
             lookup[label] = index
         for image in self.get_images(subject):

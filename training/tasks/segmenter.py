@@ -20,7 +20,6 @@ from prediction.postprocessing import without_dropped_components
 from prediction.probabilities import class_indices
 from training.settings import TrainingSettings
 from training.tasks.task import TrainingTask, hu_of, require_names
-from utils.constants import IGNORED
 from utils.preprocessing_settings import IsotropicSettings, PreprocessingSettings
 from utils.tasks import SEGMENTATION
 from utils.visualize import PREDICTION_COLOUR, REFERENCE_COLOUR, draw_comparison, draw_planes
@@ -58,7 +57,6 @@ class SegmentationTraining(TrainingTask):
             foreground_share=settings.bone_share,
             overhang_vox=self.task.overhang_vox,
             seed=settings.seed,
-            ignored_mm=settings.ignored_mm,
         )
 
     def check(self, dataset: h5VerSe) -> None:
@@ -66,7 +64,6 @@ class SegmentationTraining(TrainingTask):
             require_names(dataset, self.settings.labels)
 
     def score_terms(self, logits: Tensor, target: Tensor, spacing_mm: Sequence[float] = (1, 1, 1)) -> np.ndarray:
-        target = torch.where(target == IGNORED, 0, target)
         prediction = (logits > 0).long() if self.out_channels == 1 else logits.argmax(dim=1, keepdim=True)
         return self._overlaps_and_sizes(prediction, target, max(self.out_channels, 2))
 
