@@ -78,7 +78,7 @@ demo: $(INSTALLED)
 # What the networks of make pretrained are trained on besides phantoms:
 # DATA: scans with masks, as preprocessing.py takes them: VerSe, or tables of images and masks. Needed.
 # SHAPES: a folder of masks, around which further phantoms are made.
-# CTS: scans without masks; each further training of the segmenter is taught by the predictions of the one before.
+# CTS: scans without masks; the second training of the segmenter is taught by the first one's predictions of them.
 DATA :=
 SHAPES :=
 CTS :=
@@ -119,29 +119,21 @@ $(PRETRAINING)/localiser.done: $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAIN
 	$(TRAIN_LOCALISER) --data_path $(PRETRAINING)/views/*.h5 --model_name localiser --epochs 60 --early_stopping 60
 	touch $@
 
-# The CTs without masks get theirs by the segmenter of before, twice.
-$(PRETRAINING)/own_%.done: $(PRETRAINING)/segmenter_%.done $(PRETRAINING)/localiser.done
-	$(BIN)/python inference.py --input $(CTS) --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_$* \
-		--heatmap_model localiser --tta --no_preview --output $(PRETRAINING)/predicted_$* --as_dataset $(PRETRAINING)/own_$*
+# The CTs without masks get theirs by the first segmenter.
+$(PRETRAINING)/own.done: $(PRETRAINING)/segmenter_1.done $(PRETRAINING)/localiser.done
+	$(BIN)/python inference.py --input $(CTS) --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_1 \
+		--heatmap_model localiser --tta --no_preview --output $(PRETRAINING)/predicted --as_dataset $(PRETRAINING)/own
 	touch $@
 
-$(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(if $(CTS),$(PRETRAINING)/own_1.done)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own_1/cases.csv) \
-		--output $(PRETRAINING)/with_cts_1 --task segmentation
-	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts_1/*.h5 --model_name segmenter_2 --epochs 56 \
-		--early_stopping 56 --full_validation 56 --patches_per_volume 20 --bone_share 0.5 --ema 0.999 --init_from segmenter_1
+$(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(if $(CTS),$(PRETRAINING)/own.done)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own/cases.csv) \
+		--output $(PRETRAINING)/with_cts --task segmentation
+	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts/*.h5 --model_name segmenter_2 --init_from segmenter_1 --epochs 56 \
+		--early_stopping 56 --full_validation 56 --patches_per_volume 20 --bone_share 0.5 --ema 0.999
 	touch $@
 
-$(PRETRAINING)/segmenter_3.done: $(PRETRAINING)/segmenter_2.done $(if $(CTS),$(PRETRAINING)/own_2.done)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own_2/cases.csv) \
-		--output $(PRETRAINING)/with_cts_2 --task segmentation
-	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts_2/*.h5 --model_name segmenter_3 --epochs 22 \
-		--early_stopping 22 --full_validation 22 --patches_per_volume 20 --bone_share 0.5 --ema 0.999 --init_from segmenter_2 \
-		--augmentation strong --lr 0.5
-	touch $@
-
-pretrained: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/localiser.done
-	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_3 \
+pretrained: $(PRETRAINING)/segmenter_2.done $(PRETRAINING)/localiser.done
+	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_2 \
 		--heatmap_model localiser
 
 $(PRETRAINING)/names_phantoms_1: | $(INSTALLED)
@@ -169,12 +161,12 @@ $(PRETRAINING)/names.done: $(PRETRAINING)/localiser.done $(PRETRAINING)/names_ph
 		--early_stopping 40 --init_from names_1 --precision auto
 	touch $@
 
-$(PRETRAINING)/single.done: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/trunks_1
+$(PRETRAINING)/single.done: $(PRETRAINING)/segmenter_2.done $(PRETRAINING)/trunks_1
 	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/trunks_1 --output $(PRETRAINING)/single_vertebrae \
 		--task segmentation
 	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/single_vertebrae/*.h5 --model_name single --labels single --epochs 24 \
 		--full_validation 8 --patches_per_volume 10 --bone_share 0.95 --augmentation strong --optimizer adamw \
-		--init_from segmenter_3
+		--init_from segmenter_2
 	touch $@
 
 pretrained-names: $(PRETRAINING)/names.done $(PRETRAINING)/single.done
