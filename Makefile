@@ -94,6 +94,8 @@ TRAIN_LOCALISER = $(BIN)/python training/train_heatmap.py --output $(PRETRAINED_
 	--model_args channels=12,24,48,96,160
 TRAIN_SEGMENTER = $(BIN)/python training/train_segmentation.py --output $(PRETRAINED_RUNS) --precision auto \
 	--model_args channels=16,32,64,128,192 --input_shape 96 96 96
+# What the two trainings of the binary mask share.
+MASK_TRAINING := --patches_per_volume 20 --bone_share 0.5 --ema 0.999
 
 # One thread for each process: with -j2, make keeps two cores busy.
 pretrained pretrained-names: export OMP_NUM_THREADS ?= 1
@@ -111,7 +113,7 @@ PHANTOMS = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes)
 $(PRETRAINING)/segmenter_1.done: $(PHANTOMS)
 	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) --output $(PRETRAINING)/without_cts --task segmentation
 	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/without_cts/*.h5 --model_name segmenter_1 --epochs 36 \
-		--early_stopping 36 --full_validation 36 --patches_per_volume 20 --bone_share 0.5 --ema 0.999
+		--early_stopping 36 --full_validation 36 $(MASK_TRAINING)
 	touch $@
 
 $(PRETRAINING)/localiser.done: $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAINING)/shapes)
@@ -129,7 +131,7 @@ $(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(if $(CTS),$(P
 	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own/cases.csv) \
 		--output $(PRETRAINING)/with_cts --task segmentation
 	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts/*.h5 --model_name segmenter_2 --init_from segmenter_1 --epochs 56 \
-		--early_stopping 56 --full_validation 56 --patches_per_volume 20 --bone_share 0.5 --ema 0.999
+		--early_stopping 56 --full_validation 56 $(MASK_TRAINING)
 	touch $@
 
 pretrained: $(PRETRAINING)/segmenter_2.done $(PRETRAINING)/localiser.done

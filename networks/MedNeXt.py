@@ -48,7 +48,8 @@ class MedNeXt(LibraryNetwork):
         filters: int = 32,
     ) -> None:
         if variant.upper() not in _VARIANTS or filters < 1:
-            raise ValueError(f"variant {variant!r} must be one of {', '.join(_VARIANTS)}, filters {filters} positive")
+            variants = ", ".join(_VARIANTS)
+            raise ValueError(f"variant {variant!r} must be one of {variants}, and filters {filters} positive")
         super().__init__(input_shape, divisor=16)
         down, bottom, up, blocks, bottom_blocks = _VARIANTS[variant.upper()]
         self.body = mednext.MedNeXt(

@@ -67,7 +67,6 @@ def test_a_single_voxel_at_the_bottom_is_taken(name):
 
 @pytest.mark.parametrize("variant", ["S", "B", "M", "L"])
 def test_mednext_is_monais(variant):
-    torch.manual_seed(0)
     sizes = {"kernel_size": 3, "deep_supervision": True}
     with torch.device("meta"):
         ours = build_network("MedNeXt", 1, 2, (16, 16, 16), variant=variant, **sizes).body
