@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torchio as tio
 
 from data_transforms.classes.contrast import RandomContrast, RandomGain, RandomInvertedGamma
+from data_transforms.classes.random_low_resolution import RandomLowResolution
 from utils.constants import HU_AIR
 
 
@@ -48,13 +49,15 @@ def intensity_augmentation(strength: str = "light") -> list[tio.Transform]:
     """
     if strength == "light":
         return [
-            tio.RandomAnisotropy(downsampling=(1.5, 3), p=0.1, copy=False),
+            RandomLowResolution((1.5, 3), axes=1, p=0.1, copy=False),
+            RandomLowResolution((1.5, 3), axes=3, p=0.1, copy=False),
             tio.RandomBlur(std=(0.3, 1.0), p=0.1, copy=False),
             tio.RandomGamma(log_gamma=(-0.2, 0.2), p=0.2, copy=False),
             tio.RandomNoise(std=(0.0, 0.05), p=0.2, copy=False),
         ]
     return [
-        tio.RandomAnisotropy(downsampling=(1.5, 5), p=0.25, copy=False),
+        RandomLowResolution((1.5, 5), axes=1, p=0.2, copy=False),
+        RandomLowResolution((1.5, 4), axes=3, p=0.2, copy=False),
         tio.RandomBlur(std=(0.5, 1.0), p=0.2, copy=False),
         RandomGain((0.75, 1.25), p=0.15, copy=False),
         RandomContrast((0.75, 1.25), p=0.15, copy=False),

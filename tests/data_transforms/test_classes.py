@@ -10,6 +10,7 @@ from data_transforms.classes.mask_cut_out import MaskCutOut
 from data_transforms.classes.pad_to_ratio import PadToRatio
 from data_transforms.classes.random_bone_density import RandomBoneDensity
 from data_transforms.classes.random_field_of_view import FieldOfView, RandomFieldOfView
+from data_transforms.classes.random_low_resolution import RandomLowResolution
 from data_transforms.classes.scale_hu import ScaleHU
 from data_transforms.classes.show_one_vertebra import ShowOneVertebra
 from verse_utils.labels import LABEL_SCHEMES
@@ -35,6 +36,7 @@ CLASSES = [
     RandomContrast((0.5, 2)),
     RandomInvertedGamma((-0.5, 0.5)),
     RandomBoneDensity(),
+    RandomLowResolution((1.5, 3), axes=3),
     FieldOfView((2, 1, 2), (8, 6, 8)),
     RandomFieldOfView(least_share=0.8),
     ShowOneVertebra(),
@@ -148,6 +150,10 @@ def test_cut_out_keeps_mask_and_margin():
         lambda: HeatmapFromLabels(sigma_vox=0),
         lambda: PadToRatio((1, 0, 1)),
         lambda: MaskCutOut(-1),
+        lambda: RandomLowResolution((0.5, 2)),
+        lambda: RandomLowResolution((3, 2)),
+        lambda: RandomLowResolution((1, 2), axes=0),
+        lambda: RandomLowResolution((1, 2), axes=4),
         lambda: ShowOneVertebra(-1),
         lambda: ShowOneVertebra(far_share=1.5),
         lambda: ShowOneVertebra(beyond_share=-0.5),
@@ -186,6 +192,30 @@ def test_numbers_are_drawn_from_their_bounds():
     for transform, bounds in ((RandomGain, (0, 1)), (RandomContrast, (-1, 1)), (RandomInvertedGamma, (1, 0))):
         with pytest.raises(ValueError, match=r"positive|between"):
             transform(bounds)
+
+
+def test_thick_slices_are_means_of_thin_ones():
+    """A step along X, half of a slice of 4 voxels, is its mean after linear interpolation between slices' centres."""
+    image = np.zeros((12, 12, 12), np.float32)
+    image[6:] = 1
+    torch.manual_seed(0)
+    found = RandomLowResolution((4, 4), axes=3)(make(np.zeros((12, 12, 12)), image))["image"].data[0]
+    expected = np.interp(np.arange(12), [1.5, 5.5, 9.5], [0, 0.5, 1])
+    np.testing.assert_allclose(found, np.broadcast_to(expected[:, None, None], image.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_resolution_is_lost_along_as_many_axes_as_asked(axes):
+    """Pairs of voxels become one slice; interpolation makes the two of a pair alike but for a quarter step."""
+    noise = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
+    coarse = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        found = RandomLowResolution((2, 2), axes)(make(np.zeros((8, 8, 8)), noise))["image"].data[0]
+        rough = [(found.diff(dim=axis).abs().mean() / found.std()).item() for axis in range(3)]
+        coarse.add(tuple(axis for axis in range(3) if rough[axis] < 0.9))
+    assert {len(one) for one in coarse} == {axes}
+    assert len(coarse) == (1 if axes == 3 else 3)
 
 
 def test_bone_density_changes_the_inside_of_vertebrae_alone():
