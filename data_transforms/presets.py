@@ -49,8 +49,7 @@ def intensity_augmentation(strength: str = "light") -> list[tio.Transform]:
     """
     if strength == "light":
         return [
-            RandomLowResolution((1.5, 3), axes=1, p=0.1, copy=False),
-            RandomLowResolution((1.5, 3), axes=3, p=0.1, copy=False),
+            tio.RandomAnisotropy(downsampling=(1.5, 3), p=0.1, copy=False),
             tio.RandomBlur(std=(0.3, 1.0), p=0.1, copy=False),
             tio.RandomGamma(log_gamma=(-0.2, 0.2), p=0.2, copy=False),
             tio.RandomNoise(std=(0.0, 0.05), p=0.2, copy=False),
