@@ -21,6 +21,7 @@ import nibabel as nib
 import numpy as np
 
 from verse_utils.errors import UserError
+from verse_utils.files.text import read_text
 from verse_utils.names import parse_file_name
 
 
@@ -71,9 +72,7 @@ def read_centroids(path: Path) -> Centroids:
     path = Path(path)
     miccai_direction = _miccai_direction(path.name)
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for, and /dev/zero read, without end
-            raise ValueError("a folder or a device")
-        header, *entries = json.loads(path.read_text(encoding="utf-8"))
+        header, *entries = json.loads(read_text(path))
         if miccai_direction and "direction" not in header:
             header, entries = {"direction": miccai_direction}, [header, *entries]
         direction = tuple(header["direction"])

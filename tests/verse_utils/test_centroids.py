@@ -77,7 +77,7 @@ def test_what_is_no_list_is_said(tmp_path, text):
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "ctd.json")
-    with pytest.raises(UserError, match=r"ctd.json: not a VerSe centroid list .*a folder or a device"):
+    with pytest.raises(UserError, match=r"ctd.json: not a VerSe centroid list .*a folder, a pipe or a device"):
         read_centroids(tmp_path / "ctd.json")
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from verse_utils.cases import Case, Chosen
 from verse_utils.errors import UserError, one_line
+from verse_utils.files.text import read_text
 from verse_utils.layouts import NO_SPLIT, Layout, pair, put_in_split, stem
 from verse_utils.numberings import Numbering, vertebra_label
 
@@ -58,7 +59,7 @@ def _read(folder: Path, chosen: Chosen) -> list[Case]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read as JSON ({error}); repair it") from None
 

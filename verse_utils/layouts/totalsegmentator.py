@@ -9,11 +9,13 @@ scan's end cuts are annotated. A few patients have several scans, but the data s
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from verse_utils.cases import Case, Chosen
 from verse_utils.errors import UserError
+from verse_utils.files.text import read_text
 from verse_utils.layouts import NO_SPLIT, Layout, pair, put_in_split
 
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -55,16 +57,15 @@ def _read_meta(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)  # spreadsheets may have saved it with commas
-            rows = list(csv.DictReader(file, delimiter=max(";,", key=header.count)))
+        table = read_text(path, "utf-8-sig")
+        delimiter = max(";,", key=table.partition("\n")[0].count)  # spreadsheets may have saved it with commas
+        rows = list(csv.DictReader(io.StringIO(table, newline=""), delimiter=delimiter))
         splits: dict[str, str] = {}
         for row in rows:
             if row["split"]:
                 put_in_split(splits, row["image_id"], _SPLITS[row["split"].strip()], path)
         return splits
-    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(
             f"{path}: not a table of image_id;…;split (train, val, test) ({error!r}); fetch the file again"
         ) from None

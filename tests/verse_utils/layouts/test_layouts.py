@@ -1,6 +1,7 @@
 """Each layout: the phantoms written in it give the same cases and the same H5; and what its files may lack."""
 
 import json
+import os
 import shutil
 import warnings
 from collections import Counter
@@ -107,6 +108,22 @@ def test_splits_that_nobody_tells_are_drawn_by_patient_and_said(layout, file, wr
     with pytest.warns(UserWarning, match="drawn with seed"):
         others = [list_cases([tree.path], 19, seed=seed) for seed in (1, 2, 3)]
     assert any(other != first for other in others)
+
+
+@pytest.mark.parametrize(
+    ("layout", "file"),
+    [
+        ("nnU-Net", "Dataset777_Spine/dataset.json"),
+        ("nnU-Net", "Dataset777_Spine/splits_final.json"),
+        ("TotalSegmentator", "meta.csv"),
+    ],
+)
+def test_a_pipe_in_place_of_a_list_is_refused(layout, file, write_tree):
+    path = write_tree(layout).path / file
+    path.unlink()
+    os.mkfifo(path)  # whoever opened it would wait without end
+    with pytest.raises(UserError, match=rf"{path.name}: .*a folder, a pipe or a device"):
+        list_cases([path.parent], 19)
 
 
 def test_files_without_partners_are_named(write_tree):
