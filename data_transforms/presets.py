@@ -41,22 +41,22 @@ def spatial_augmentation(strength: str = "light") -> list[tio.Transform]:
     ]
 
 
-def intensity_augmentation(strength: str = "light") -> list[tio.Transform]:
+def intensity_augmentation(strength: str = "light", fine: bool = False) -> list[tio.Transform]:
     """Simulate other scanners, kernels and doses in images after ``ScaleHU`` (in units of 1000 HU).
 
     Args:
         strength: one of ``utils.constants.AUGMENTATIONS``.
+        fine: whether the voxels are as small as a scan's, as in patches; views of whole scans have larger ones.
     """
     if strength == "light":
         return [
-            tio.RandomAnisotropy(downsampling=(1.5, 3), p=0.1, copy=False),
+            *_lower_resolution(strength, fine),
             tio.RandomBlur(std=(0.3, 1.0), p=0.1, copy=False),
             tio.RandomGamma(log_gamma=(-0.2, 0.2), p=0.2, copy=False),
             tio.RandomNoise(std=(0.0, 0.05), p=0.2, copy=False),
         ]
     return [
-        RandomLowResolution((1.5, 5), axes=1, p=0.2, copy=False),
-        RandomLowResolution((1.5, 4), axes=3, p=0.2, copy=False),
+        *_lower_resolution(strength, fine),
         tio.RandomBlur(std=(0.5, 1.0), p=0.2, copy=False),
         RandomGain((0.75, 1.25), p=0.15, copy=False),
         RandomContrast((0.75, 1.25), p=0.15, copy=False),
@@ -64,3 +64,14 @@ def intensity_augmentation(strength: str = "light") -> list[tio.Transform]:
         RandomInvertedGamma((-0.35, 0.4), p=0.1, copy=False),
         tio.RandomNoise(std=(0.0, 0.1), p=0.2, copy=False),
     ]
+
+
+def _lower_resolution(strength: str, fine: bool) -> list[tio.Transform]:
+    """Thick slices and, if strong, large voxels: where no patch shows them, vertebrae are missed in scans of 3 mm."""
+    if strength == "strong" and fine:
+        return [
+            RandomLowResolution((1.5, 5), axes=1, p=0.2, copy=False),
+            RandomLowResolution((1.5, 4), axes=3, p=0.2, copy=False),
+        ]
+    factors, share = ((1.5, 3), 0.1) if strength == "light" else ((1.5, 5), 0.25)
+    return [tio.RandomAnisotropy(downsampling=factors, p=share, copy=False)]

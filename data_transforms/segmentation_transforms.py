@@ -27,7 +27,7 @@ def segmentation_presets(scheme: LabelScheme, augmentation: str = "light") -> Pr
         augmentation: one of ``utils.constants.AUGMENTATIONS``.
     """
     target = [LabelsToClasses(scheme.class_of, copy=False), ScaleHU(copy=False)]
-    spatial, intensity = spatial_augmentation(augmentation), intensity_augmentation(augmentation)
+    spatial, intensity = spatial_augmentation(augmentation), intensity_augmentation(augmentation, fine=True)
     density = density_augmentation(augmentation)
     return Presets(
         train=tio.Compose([*spatial, *density, *target, *intensity], copy=False),
@@ -41,7 +41,7 @@ def single_presets(augmentation: str = "light") -> Presets:
     Args:
         augmentation: one of ``utils.constants.AUGMENTATIONS``.
     """
-    spatial, intensity = spatial_augmentation(augmentation), intensity_augmentation(augmentation)
+    spatial, intensity = spatial_augmentation(augmentation), intensity_augmentation(augmentation, fine=True)
     density, scale = density_augmentation(augmentation), ScaleHU(copy=False)
     return Presets(
         train=tio.Compose(

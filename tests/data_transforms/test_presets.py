@@ -3,6 +3,7 @@ import pytest
 import torch
 import torchio as tio
 
+from data_transforms.classes.random_low_resolution import RandomLowResolution
 from data_transforms.heatmap_transforms import heatmap_presets
 from data_transforms.segmentation_transforms import segmentation_presets
 from utils.constants import AUGMENTATIONS
@@ -46,6 +47,18 @@ def test_heatmap_presets(mode, augmentation, seed):
         assert set(found["label"].data.unique().tolist()) == {0, 1}
         if mode == "distance":  # geometry moved both alike, intensities only the image
             assert (heatmap[found["label"].data > 0] == 1).all()
+
+
+def test_only_strong_patches_lose_resolution_along_all_axes():
+    """Light ones stay as they are scanned, and views of whole scans are coarse themselves."""
+    binary = LABEL_SCHEMES["binary"]
+    for task, presets in (
+        ("patches", lambda strength: segmentation_presets(binary, strength)),
+        ("views", lambda strength: heatmap_presets("distance", strength)),
+    ):
+        for strength in AUGMENTATIONS:
+            coarse = [one for one in presets(strength).train.transforms if isinstance(one, RandomLowResolution)]
+            assert [one.axes for one in coarse] == ([1, 3] if (task, strength) == ("patches", "strong") else [])
 
 
 def test_evaluation_does_not_depend_on_chance():
