@@ -78,7 +78,7 @@ demo: $(INSTALLED)
 # What the networks of make pretrained are trained on besides phantoms:
 # DATA: scans with masks, as preprocessing.py takes them: VerSe, or tables of images and masks. Needed.
 # SHAPES: a folder of masks, around which further phantoms are made.
-# CTS: scans without masks, which get theirs by the networks that are in prediction/pretrained/ before.
+# CTS: scans without masks; each further training of the segmenter is taught by the predictions of the one before.
 DATA :=
 SHAPES :=
 CTS :=
@@ -92,8 +92,10 @@ TRUNKS = $(BIN)/python -m verse_utils.phantom --field_of_view trunk
 COARSE = $(BIN)/python -m verse_utils.phantom --voxel_mm 2.5 --test 0
 TRAIN_LOCALISER = $(BIN)/python training/train_heatmap.py --output $(PRETRAINED_RUNS) --augmentation strong \
 	--model_args channels=12,24,48,96,160
-TRAIN_SEGMENTER = $(BIN)/python training/train_segmentation.py --output $(PRETRAINED_RUNS) --augmentation strong \
-	--precision auto --model_args channels=16,32,64,128,192 --input_shape 96 96 96
+TRAIN_SEGMENTER = $(BIN)/python training/train_segmentation.py --output $(PRETRAINED_RUNS) --precision auto \
+	--model_args channels=16,32,64,128,192 --input_shape 96 96 96
+# What the trainings of the binary mask share.
+MASK_TRAINING := --patches_per_volume 20 --bone_share 0.5 --ema 0.999
 
 # One thread for each process: with -j2, make keeps two cores busy.
 pretrained pretrained-names: export OMP_NUM_THREADS ?= 1
@@ -106,24 +108,42 @@ $(PRETRAINING)/trunks_2: | $(INSTALLED)
 $(PRETRAINING)/shapes: | $(INSTALLED)
 	$(TRUNKS) --output $@.partial --training 6 --validation 0 --test 0 --seed 22 --shapes $(SHAPES) && mv $@.partial $@
 
+PHANTOMS = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes)
+
+$(PRETRAINING)/segmenter_1.done: $(PHANTOMS)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) --output $(PRETRAINING)/without_cts --task segmentation
+	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/without_cts/*.h5 --model_name segmenter_1 --epochs 36 \
+		--early_stopping 36 --full_validation 36 $(MASK_TRAINING)
+	touch $@
+
 $(PRETRAINING)/localiser.done: $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAINING)/shapes)
 	$(BIN)/python preprocessing.py --data_path $(DATA) $^ --output $(PRETRAINING)/views --task heatmap
 	$(TRAIN_LOCALISER) --data_path $(PRETRAINING)/views/*.h5 --model_name localiser --epochs 60 --early_stopping 60
 	touch $@
 
-$(PRETRAINING)/own/cases.csv: | $(INSTALLED)
-	$(BIN)/python inference.py --input $(CTS) --tta --no_preview --output $(PRETRAINING)/predicted --as_dataset $(@D).partial
-	mv $(@D).partial $(@D)
-
-$(PRETRAINING)/segmenter.done: $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes) \
-		$(if $(CTS),$(PRETRAINING)/own/cases.csv)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $^ --output $(PRETRAINING)/patches --task segmentation
-	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/patches/*.h5 --model_name segmenter --epochs 62 --early_stopping 62 \
-		--full_validation 62 --patches_per_volume 20 --bone_share 0.5 --ema 0.999
+$(PRETRAINING)/own_%.done: $(PRETRAINING)/segmenter_%.done $(PRETRAINING)/localiser.done
+	$(BIN)/python inference.py --input $(CTS) --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_$* \
+		--heatmap_model localiser --tta --no_preview --output $(PRETRAINING)/predicted_$* --as_dataset $(PRETRAINING)/own_$*
 	touch $@
 
-pretrained: $(PRETRAINING)/segmenter.done $(PRETRAINING)/localiser.done
-	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --segmentation_model segmenter --heatmap_model localiser
+$(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(if $(CTS),$(PRETRAINING)/own_1.done)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own_1/cases.csv) \
+		--output $(PRETRAINING)/with_cts_1 --task segmentation
+	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts_1/*.h5 --model_name segmenter_2 --init_from segmenter_1 --epochs 56 \
+		--early_stopping 56 --full_validation 56 $(MASK_TRAINING)
+	touch $@
+
+# Trained with light augmentation for long, then with strong for a while: scans like VerSe's are learnt, then others, too.
+$(PRETRAINING)/segmenter_3.done: $(PRETRAINING)/segmenter_2.done $(if $(CTS),$(PRETRAINING)/own_2.done)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own_2/cases.csv) \
+		--output $(PRETRAINING)/with_cts_2 --task segmentation
+	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts_2/*.h5 --model_name segmenter_3 --init_from segmenter_2 --epochs 10 \
+		--early_stopping 10 --full_validation 10 $(MASK_TRAINING) --augmentation strong --lr 0.5
+	touch $@
+
+pretrained: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/localiser.done
+	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_3 \
+		--heatmap_model localiser
 
 $(PRETRAINING)/names_phantoms_1: | $(INSTALLED)
 	$(COARSE) --output $@.partial/trunks --field_of_view trunk --training 100 --validation 6 --seed 31
@@ -150,11 +170,12 @@ $(PRETRAINING)/names.done: $(PRETRAINING)/localiser.done $(PRETRAINING)/names_ph
 		--early_stopping 40 --init_from names_1 --precision auto
 	touch $@
 
-$(PRETRAINING)/single.done: $(PRETRAINING)/segmenter.done $(PRETRAINING)/trunks_1
+$(PRETRAINING)/single.done: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/trunks_1
 	$(BIN)/python preprocessing.py --data_path $(DATA) $(PRETRAINING)/trunks_1 --output $(PRETRAINING)/single_vertebrae \
 		--task segmentation
 	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/single_vertebrae/*.h5 --model_name single --labels single --epochs 24 \
-		--full_validation 8 --patches_per_volume 10 --bone_share 0.95 --optimizer adamw --init_from segmenter
+		--full_validation 8 --patches_per_volume 10 --bone_share 0.95 --augmentation strong --optimizer adamw \
+		--init_from segmenter_3
 	touch $@
 
 pretrained-names: $(PRETRAINING)/names.done $(PRETRAINING)/single.done
