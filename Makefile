@@ -78,7 +78,8 @@ demo: $(INSTALLED)
 # What the networks of make pretrained are trained on besides phantoms:
 # DATA: scans with masks, as preprocessing.py takes them: VerSe, or tables of images and masks. Needed.
 # SHAPES: a folder of masks, around which further phantoms are made.
-# CTS: scans without masks; each further training of the segmenter is taught by the predictions of the one before.
+# CTS: scans without masks; the second training of the segmenter is taught by the first one's predictions of them, the third
+# one by those of the networks that are in prediction/pretrained/ before, as these miss fewer vertebrae.
 DATA :=
 SHAPES :=
 CTS :=
@@ -121,9 +122,13 @@ $(PRETRAINING)/localiser.done: $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAIN
 	$(TRAIN_LOCALISER) --data_path $(PRETRAINING)/views/*.h5 --model_name localiser --epochs 60 --early_stopping 60
 	touch $@
 
-$(PRETRAINING)/own_%.done: $(PRETRAINING)/segmenter_%.done $(PRETRAINING)/localiser.done
-	$(BIN)/python inference.py --input $(CTS) --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_$* \
-		--heatmap_model localiser --tta --no_preview --output $(PRETRAINING)/predicted_$* --as_dataset $(PRETRAINING)/own_$*
+PREDICT_CTS = $(BIN)/python inference.py --input $(CTS) --tta --no_preview
+$(PRETRAINING)/own_1.done: $(PRETRAINING)/segmenter_1.done $(PRETRAINING)/localiser.done
+	$(PREDICT_CTS) --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_1 --heatmap_model localiser \
+		--output $(PRETRAINING)/predicted_1 --as_dataset $(PRETRAINING)/own_1
+	touch $@
+$(PRETRAINING)/own_2.done: | $(INSTALLED)
+	$(PREDICT_CTS) --output $(PRETRAINING)/predicted_2 --as_dataset $(PRETRAINING)/own_2
 	touch $@
 
 $(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(if $(CTS),$(PRETRAINING)/own_1.done)
@@ -137,8 +142,8 @@ $(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(if $(CTS),$(P
 $(PRETRAINING)/segmenter_3.done: $(PRETRAINING)/segmenter_2.done $(if $(CTS),$(PRETRAINING)/own_2.done)
 	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own_2/cases.csv) \
 		--output $(PRETRAINING)/with_cts_2 --task segmentation
-	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts_2/*.h5 --model_name segmenter_3 --init_from segmenter_2 --epochs 10 \
-		--early_stopping 10 --full_validation 10 $(MASK_TRAINING) --augmentation strong --lr 0.5
+	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts_2/*.h5 --model_name segmenter_3 --init_from segmenter_2 --epochs 12 \
+		--early_stopping 12 --full_validation 12 $(MASK_TRAINING) --augmentation strong
 	touch $@
 
 pretrained: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/localiser.done
