@@ -97,6 +97,7 @@ TRAIN_SEGMENTER = $(BIN)/python training/train_segmentation.py --output $(PRETRA
 	--model_args channels=16,32,64,128,192 --input_shape 96 96 96
 # What the trainings of the binary mask share.
 MASK_TRAINING := --patches_per_volume 20 --bone_share 0.5 --ema 0.999
+PREDICT_CTS = $(BIN)/python inference.py --input $(CTS) --tta --no_preview
 
 # One thread for each process: with -j2, make keeps two cores busy.
 pretrained pretrained-names: export OMP_NUM_THREADS ?= 1
@@ -122,7 +123,6 @@ $(PRETRAINING)/localiser.done: $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAIN
 	$(TRAIN_LOCALISER) --data_path $(PRETRAINING)/views/*.h5 --model_name localiser --epochs 60 --early_stopping 60
 	touch $@
 
-PREDICT_CTS = $(BIN)/python inference.py --input $(CTS) --tta --no_preview
 $(PRETRAINING)/own_1.done: $(PRETRAINING)/segmenter_1.done $(PRETRAINING)/localiser.done
 	$(PREDICT_CTS) --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_1 --heatmap_model localiser \
 		--output $(PRETRAINING)/predicted_1 --as_dataset $(PRETRAINING)/own_1

@@ -23,8 +23,7 @@ import numpy as np
 import torch
 import torchio as tio
 
-from data_transforms.presets import intensity_augmentation, spatial_augmentation
-from data_transforms.segmentation_transforms import density_augmentation, segmentation_presets
+from data_transforms.segmentation_transforms import patch_augmentation, segmentation_presets
 from dataloader import Patches, h5VerSe
 from training.settings import TrainingSettings
 from utils.constants import AUGMENTATIONS, HU_PER_UNIT, HU_RANGE, OVERHANG_VOX
@@ -73,14 +72,14 @@ def torchio_patches(folder: Path, name: str, edge: int, augmentation: str) -> It
     subject["bone"] = tio.LabelMap(tensor=(subject.label.data > 0).to(torch.uint8), affine=subject.label.affine)
     air_share = (1 - FOREGROUND_SHARE) / FOREGROUND_SHARE
     sampler = tio.LabelSampler(edge, "bone", {0: air_share, 1: 1})
+    in_hu, scaled = patch_augmentation(augmentation)
     transform = tio.Compose(
         [
-            *spatial_augmentation(augmentation),
-            *density_augmentation(augmentation),
+            *in_hu,
             tio.RemapLabels(SCHEME.class_of, include=["label"]),
             tio.Clamp(*HU_RANGE),
             tio.RescaleIntensity(tuple(hu / HU_PER_UNIT for hu in HU_RANGE), in_min_max=HU_RANGE),
-            *intensity_augmentation(augmentation),
+            *scaled,
         ]
     )
     for patch in sampler(subject, PER_VOLUME):

@@ -1,7 +1,8 @@
 """A pair of presets, and the augmentation that both tasks share.
 
 There are two strengths, ``utils.constants.AUGMENTATIONS``: "light", for scans that are like the training scans, and
-"strong", nnU-Net's list with its shares (Isensee et al. 2021, supplementary note 4), for scans that are not.
+"strong", nnU-Net's list with its shares (Isensee et al. 2021, supplementary note 4) but for the resolution, for scans
+that are not.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def intensity_augmentation(strength: str = "light", fine: bool = False) -> list[
     """
     if strength == "light":
         return [
-            *_lower_resolution(strength, fine),
+            tio.RandomAnisotropy(downsampling=(1.5, 3), p=0.1, copy=False),
             tio.RandomBlur(std=(0.3, 1.0), p=0.1, copy=False),
             tio.RandomGamma(log_gamma=(-0.2, 0.2), p=0.2, copy=False),
             tio.RandomNoise(std=(0.0, 0.05), p=0.2, copy=False),
         ]
     return [
-        *_lower_resolution(strength, fine),
+        *_strongly_lower_resolution(fine),
         tio.RandomBlur(std=(0.5, 1.0), p=0.2, copy=False),
         RandomGain((0.75, 1.25), p=0.15, copy=False),
         RandomContrast((0.75, 1.25), p=0.15, copy=False),
@@ -66,12 +67,11 @@ def intensity_augmentation(strength: str = "light", fine: bool = False) -> list[
     ]
 
 
-def _lower_resolution(strength: str, fine: bool) -> list[tio.Transform]:
-    """Thick slices and, if strong, large voxels: where no patch shows them, vertebrae are missed in scans of 3 mm."""
-    if strength == "strong" and fine:
-        return [
-            RandomLowResolution((1.5, 5), axes=1, p=0.2, copy=False),
-            RandomLowResolution((1.5, 4), axes=3, p=0.2, copy=False),
-        ]
-    factors, share = ((1.5, 3), 0.1) if strength == "light" else ((1.5, 5), 0.25)
-    return [tio.RandomAnisotropy(downsampling=factors, p=share, copy=False)]
+def _strongly_lower_resolution(fine: bool) -> list[tio.Transform]:
+    """Thick slices and, in patches, large voxels: where no patch shows them, vertebrae are missed in scans of 3 mm."""
+    if not fine:
+        return [tio.RandomAnisotropy(downsampling=(1.5, 5), p=0.25, copy=False)]
+    return [
+        RandomLowResolution((1.5, 5), axes=1, p=0.2, copy=False),
+        RandomLowResolution((1.5, 4), axes=3, p=0.2, copy=False),
+    ]

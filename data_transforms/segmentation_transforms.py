@@ -27,10 +27,9 @@ def segmentation_presets(scheme: LabelScheme, augmentation: str = "light") -> Pr
         augmentation: one of ``utils.constants.AUGMENTATIONS``.
     """
     target = [LabelsToClasses(scheme.class_of, copy=False), ScaleHU(copy=False)]
-    spatial, intensity = spatial_augmentation(augmentation), intensity_augmentation(augmentation, fine=True)
-    density = density_augmentation(augmentation)
+    in_hu, scaled = patch_augmentation(augmentation)
     return Presets(
-        train=tio.Compose([*spatial, *density, *target, *intensity], copy=False),
+        train=tio.Compose([*in_hu, *target, *scaled], copy=False),
         evaluate=tio.Compose(target, copy=False),
     )
 
@@ -41,27 +40,22 @@ def single_presets(augmentation: str = "light") -> Presets:
     Args:
         augmentation: one of ``utils.constants.AUGMENTATIONS``.
     """
-    spatial, intensity = spatial_augmentation(augmentation), intensity_augmentation(augmentation, fine=True)
-    density, scale = density_augmentation(augmentation), ScaleHU(copy=False)
+    scale = ScaleHU(copy=False)
+    in_hu, scaled = patch_augmentation(augmentation)
+    show = ShowOneVertebra(_OFF_MM, _FAR_OFF_MM, _FAR_SHARE, _BEYOND_SHARE, copy=False)
     return Presets(
-        train=tio.Compose(
-            [
-                *spatial,
-                *density,
-                scale,
-                *intensity,
-                ShowOneVertebra(_OFF_MM, _FAR_OFF_MM, _FAR_SHARE, _BEYOND_SHARE, copy=False),
-            ],
-            copy=False,
-        ),
+        train=tio.Compose([*in_hu, scale, *scaled, show], copy=False),
         evaluate=tio.Compose([scale, ShowOneVertebra(copy=False)], copy=False),
     )
 
 
-def density_augmentation(strength: str = "light") -> list[tio.Transform]:
-    """Vertebrae of other densities, in images in HU: none, or, if strong, in 0.3 of the patches.
+def patch_augmentation(strength: str = "light") -> tuple[list[tio.Transform], list[tio.Transform]]:
+    """The augmentation of patches: what comes before ``ScaleHU``, and what after.
+
+    If strong, vertebrae have other densities in 0.3 of the patches.
 
     Args:
         strength: one of ``utils.constants.AUGMENTATIONS``.
     """
-    return [RandomBoneDensity(p=0.3, copy=False)] if strength == "strong" else []
+    density = [RandomBoneDensity(p=0.3, copy=False)] if strength == "strong" else []
+    return [*spatial_augmentation(strength), *density], intensity_augmentation(strength, fine=True)

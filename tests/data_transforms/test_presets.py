@@ -5,7 +5,7 @@ import torchio as tio
 
 from data_transforms.classes.random_low_resolution import RandomLowResolution
 from data_transforms.heatmap_transforms import heatmap_presets
-from data_transforms.segmentation_transforms import segmentation_presets
+from data_transforms.segmentation_transforms import segmentation_presets, single_presets
 from utils.constants import AUGMENTATIONS
 from verse_utils.labels import LABEL_SCHEMES
 
@@ -54,6 +54,7 @@ def test_only_strong_patches_lose_resolution_along_all_axes():
     binary = LABEL_SCHEMES["binary"]
     for task, presets in (
         ("patches", lambda strength: segmentation_presets(binary, strength)),
+        ("patches", single_presets),
         ("views", lambda strength: heatmap_presets("distance", strength)),
     ):
         for strength in AUGMENTATIONS:

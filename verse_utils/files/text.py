@@ -10,7 +10,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
 
     Raises:
         OSError: there is none, or it can't be read.
-        ValueError: it is a pipe, which would be waited for without end, or a device; or it is in another encoding.
+        ValueError: a folder, a pipe that would be waited for, or a device; or another encoding than that.
     """
     if path.exists() and not path.is_file():
         raise ValueError("a folder, a pipe or a device")
