@@ -28,9 +28,10 @@ import numpy as np
 from prediction.options import Options, parse_arguments
 from prediction.results.results_folder import ScanResults, check_names_in_bids, print_table, write_results
 from utils.constants import SEGMENTATION_SPACING_MM
-from utils.misc import command, write_json
+from utils.misc import command
 from verse_utils.errors import UserError, one_line
 from verse_utils.files.disk import require_writable
+from verse_utils.files.writing import write_json
 
 if TYPE_CHECKING:
     from prediction.whole_scans import Models, Segmentation

@@ -16,8 +16,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.misc import OneLineParser, command, write_csv, write_json
+from utils.misc import OneLineParser, command
 from verse_utils.errors import UserError
+from verse_utils.files.writing import write_csv, write_json
 from verse_utils.numberings import NUMBERINGS, VERSE
 
 if TYPE_CHECKING:

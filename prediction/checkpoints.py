@@ -20,9 +20,9 @@ from prediction.device import is_of_memory
 from prediction.pretrained import PRETRAINED, pretrained_checkpoint
 from utils.files.run_folder import find_run_folder
 from utils.intensity import HuScaling
-from utils.misc import written_aside
 from utils.tasks import TASKS, Task
 from verse_utils.errors import UserError
+from verse_utils.files.writing import written_aside
 
 FORMAT = "spine-segmentation checkpoint 1"
 

@@ -11,9 +11,10 @@ from metrics.metric_handler import metrics_of, split_class, title_of
 from reports.comparison_figure import draw_pairs
 from reports.finished_run import FinishedRun, read_finished_run
 from reports.folds import FoldedRun, fold_runs
-from utils.misc import OneLineParser, command, counted, write_json
+from utils.misc import OneLineParser, command, counted
 from utils.tasks import HEATMAP, SEGMENTATION
 from verse_utils.errors import UserError
+from verse_utils.files.writing import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

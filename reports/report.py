@@ -16,8 +16,9 @@ from reports import page
 from reports.finished_run import FinishedRun, read_finished_run
 from reports.run import Run, read_run
 from reports.surface_figure import error_figure
-from utils.misc import OneLineParser, command, written_aside
+from utils.misc import OneLineParser, command
 from utils.tasks import SEGMENTATION
+from verse_utils.files.writing import written_aside
 
 # The page stays below MOST_BYTES: surfaces for the worst cases first, then pictures as clear as the rest allows.
 MOST_BYTES = 15_000_000

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.misc import written_aside
+from verse_utils.files.writing import written_aside
 
 # Finer masks are averaged to about this spacing first: a vertebra's shape needs no finer one, and pages stay small.
 FINEST_MM = 0.75

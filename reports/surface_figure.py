@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports.surface import Surface, distances_mm, reduced, surface_of
-from utils.misc import written_aside
+from verse_utils.files.writing import written_aside
 from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES, label_colours
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from training.settings import TrainingSettings
 from training.steps.step_plan import StepPlan
 from training.tasks.task import TrainingTask
 from utils.files.scans import save_mask
-from utils.misc import write_json
 from utils.visualize import save_figure
+from verse_utils.files.writing import write_json
 
 
 def test(

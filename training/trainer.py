@@ -33,9 +33,10 @@ from training.steps.step_plan import StepPlan
 from training.tasks.task import TrainingTask
 from training.validation import validate_patches, validate_whole_scans
 from utils.intensity import DEFAULT_SCALING
-from utils.misc import Stopped, write_csv
+from utils.misc import Stopped
 from utils.visualize import save_figure
 from verse_utils.errors import UserError
+from verse_utils.files.writing import write_csv
 
 # Steps in a row without a finite loss and gradient that end a run: it won't recover.
 MOST_BAD_STEPS = 10

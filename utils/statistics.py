@@ -16,13 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.misc import OneLineParser, command, write_json
+from utils.misc import OneLineParser, command
 from utils.pool import run_all
 from utils.resources import usable_cores
 from verse_utils.cases import Chosen
 from verse_utils.catalogue import list_cases
 from verse_utils.editions import Edition, add_edition_argument
 from verse_utils.errors import UserError
+from verse_utils.files.writing import write_json
 from verse_utils.labels import ANATOMICAL_ORDER, VERTEBRA_NAMES
 from verse_utils.names import SPLITS
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.constants import SLAB_SLICES
 from utils.geometry.curved_reformat import CentreLine, Plane, centre_line, straightened
-from utils.misc import written_aside
+from verse_utils.files.writing import written_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

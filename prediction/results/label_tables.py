@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from utils.misc import written_aside
+from verse_utils.files.writing import written_aside
 from verse_utils.labels import VERTEBRA_NAMES, label_colours
 
 

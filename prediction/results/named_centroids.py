@@ -9,8 +9,8 @@ from typing import Protocol
 import nibabel as nib
 import numpy as np
 
-from utils.misc import written_aside
 from verse_utils.centroids import Centroids, write_centroids
+from verse_utils.files.writing import written_aside
 
 
 class Named(Protocol):

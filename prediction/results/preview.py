@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from utils.misc import written_aside
 from utils.visualize import BONE_WINDOW_HU, PREDICTION_COLOUR, slabs_along_z
+from verse_utils.files.writing import written_aside
 from verse_utils.labels import label_colours
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from prediction.results.label_tables import write_label_tables
-from utils.misc import write_csv
 from verse_utils.errors import UserError, one_line
 from verse_utils.files.disk import require_name
 from verse_utils.files.lock import locked
+from verse_utils.files.writing import write_csv
 from verse_utils.names import CENTROIDS, CT, MASK
 
 

@@ -69,7 +69,7 @@ def test_a_disk_that_becomes_full_is_no_fault_of_a_case_and_ends_the_run(root, t
         writes.append(path)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("utils.misc.bring_to_disk", fail)
+    monkeypatch.setattr("verse_utils.files.writing.bring_to_disk", fail)
     with pytest.raises(
         UserError, match=r"^[^;]*\.cases/.*\.h5: can't be written \(No space left on device\); make room,"
     ):

@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -13,43 +12,8 @@ from utils.misc import (
     command,
     counted,
     parse_bool,
-    write_csv,
-    write_json,
-    written_aside,
 )
 from verse_utils.errors import UserError
-
-
-def test_a_file_is_whole_or_absent(tmp_path):
-    path = tmp_path / "new" / "file.txt"
-    with pytest.raises(RuntimeError), written_aside(path) as aside:
-        aside.write_text("half", encoding="utf-8")
-        raise RuntimeError
-    assert list(path.parent.iterdir()) == []
-    with written_aside(path) as aside:
-        aside.write_text("whole", encoding="utf-8")
-    assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
-
-
-def test_a_link_stays_and_what_it_points_to_is_written(tmp_path):
-    """As where a disk is too small: a name on it leads to another one."""
-    path, target = tmp_path / "a.json", tmp_path / "large" / "b.json"
-    path.symlink_to("large/b.json")
-    for number in (1, 2):
-        write_json(path, number)
-        assert path.is_symlink() and target.read_text(encoding="utf-8") == f"{number}\n"
-    assert [file.name for file in target.parent.iterdir()] == ["b.json"]
-    with written_aside(path, keep=tmp_path / "before.json") as aside:
-        aside.write_text("3", encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == "3" and json.loads((tmp_path / "before.json").read_text()) == 2
-
-
-def test_a_failed_write_keeps_what_was_there(tmp_path):
-    path = tmp_path / "file.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(ValueError):
-        write_json(path, {"a": float("nan")})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
 
 
 def test_users_mistakes_are_one_line_and_exit_code_2(capsys):
@@ -115,12 +79,6 @@ def test_a_terminal_without_a_sign_is_no_reason_to_fail():
     assert (result.stdout, result.stderr) == ("3?3\n", "")
 
 
-def test_what_cant_be_written_is_one_line(tmp_path):
-    (tmp_path / "file").write_text("no folder", encoding="utf-8")
-    with pytest.raises(UserError, match=r"file/out\.json: can't be written \(.+\); make room, or choose"):
-        write_json(tmp_path / "file" / "out.json", {})
-
-
 def test_output_that_nobody_reads_any_more_ends_a_command_without_a_traceback():
     code = "from utils.misc import command\n@command\ndef main():\n    while True: print('a line')\nmain()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -169,12 +127,6 @@ def test_a_file_that_the_system_refuses_is_one_line(tmp_path, capsys):
         assert stop.value.code == 2 and line.startswith(f"error: {tmp_path}") and "can't be used (" in line
     with pytest.raises(FileNotFoundError):
         command(lambda: tmp_path.joinpath("absent").unlink())()
-
-
-def test_a_row_is_a_line_whatever_it_holds(tmp_path):
-    write_csv(tmp_path / "a.csv", [{"scan": "a\nb\udcff, ä", "n": 1}, {"scan": "c", "error": None}])
-    text = (tmp_path / "a.csv").read_text(encoding="utf-8")
-    assert text.splitlines() == ["scan,n,error", r'"a\nb\udcff, ä",1,', "c,,"]
 
 
 def test_one_thing_and_several():

@@ -26,9 +26,9 @@ from training.steps.batches import case_of
 from training.steps.ranks import Ranks
 from training.steps.step_plan import StepPlan
 from utils.files.run_folder import RunFolder
-from utils.misc import write_json
 from utils.tasks import Task
 from verse_utils.errors import UserError
+from verse_utils.files.writing import write_json
 
 
 @dataclass

@@ -31,9 +31,9 @@ from nibabel.orientations import OrientationError
 
 from utils.files.h5_target import H5Target
 from utils.geometry.working_grid import WorkingGrid
-from utils.misc import bring_to_disk, written_aside
 from utils.tasks import Task
 from verse_utils.errors import UserError
+from verse_utils.files.writing import bring_to_disk, written_aside
 from verse_utils.labels import ANATOMICAL_ORDER
 
 SCHEMA = "spine-segmentation"

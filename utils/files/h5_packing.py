@@ -26,11 +26,11 @@ from utils.files.h5_cases import (
     header_of,
     read_made_of,
 )
-from utils.misc import bring_to_disk
 from utils.tasks import Task
 from verse_utils.errors import UserError
 from verse_utils.files.disk import require_free
 from verse_utils.files.lock import locked
+from verse_utils.files.writing import bring_to_disk
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from utils.files.images.packed import UnpackedImage
 from utils.files.images.raw import RawImage
 from utils.files.images.raw_headers import image_of_pair, is_raw_image, open_raw_image
 from utils.geometry.straightening import Straightening
-from utils.misc import written_aside
 from verse_utils.check.headers import check_ct_grid, grid_warnings
 from verse_utils.errors import UserError
+from verse_utils.files.writing import written_aside
 from verse_utils.hounsfield import count_hu, why_not_hu, why_too_great, why_unlike_ct
 from verse_utils.images import check_varies, hu_slabs, open_image
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.files.scans import open_scan
-from utils.misc import write_csv, write_json, written_aside
 from verse_utils.errors import UserError
 from verse_utils.files.disk import require_name, require_writable
 from verse_utils.files.lock import locked
+from verse_utils.files.writing import write_csv, write_json, written_aside
 from verse_utils.layouts.table import read_rows
 from verse_utils.names import CT, MASK
 

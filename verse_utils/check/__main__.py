@@ -6,7 +6,6 @@ Every file is read to its end. Exit code 1 where a case can't be used, 2 where t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import warnings
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from verse_utils.check.findings import KINDS, CaseReport, lines_of
 from verse_utils.errors import UserError, one_line
 from verse_utils.files.disk import require_writable
+from verse_utils.files.writing import write_json
 from verse_utils.names import SPLITS
 
 
@@ -74,10 +74,7 @@ def run() -> int:
     print_table(reports)
     if arguments.json:
         content = {"data": str(arguments.root), "cases": [report.as_dict() for report in reports]}
-        try:
-            arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{arguments.json}: can't be written ({error.strerror}); choose another file") from None
+        write_json(arguments.json, content)
     return int(any(report.faults for report in reports))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from verse_utils.download.progress import Progress
 from verse_utils.errors import BadArchiveError, UserError
+from verse_utils.files.writing import write_json
 
 FILE_NAME = "checksums.json"
 _BLOCK_BYTES = 2**20
@@ -34,9 +34,7 @@ class Checksums:
 
     def record(self, address: str, digest: str) -> None:
         """Add a zip that was unpacked without an error."""
-        aside = self.path.with_name(f".{self.path.name}.tmp")
-        aside.write_text(json.dumps({**self._read(), address: digest}, indent=2) + "\n", encoding="utf-8")
-        os.replace(aside, self.path)
+        write_json(self.path, {**self._read(), address: digest})
 
     def _read(self) -> dict[str, str]:
         if not self.path.exists():

@@ -7,7 +7,6 @@ hashes and address. Without a token, 100 requests an hour are allowed; with one,
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from verse_utils.download.checksums import file_digest
 from verse_utils.download.progress import Progress
 from verse_utils.download.transfer import Client
 from verse_utils.errors import BadArchiveError, SourceError
+from verse_utils.files.writing import write_json
 
 _PAGE = "page[size]=100"
 
@@ -114,10 +114,8 @@ class OsfListing:
         return [[_with_page_size(self.address), ""]], []
 
     def _keep(self, pages: list[list[str]], files: list[ListedFile]) -> None:
-        aside = self.path.with_suffix(".tmp")
-        content = {"address": self.address, "pages": pages, "files": [asdict(file) for file in files]}
-        aside.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(aside, self.path)
+        files_found = [asdict(file) for file in files]
+        write_json(self.path, {"address": self.address, "pages": pages, "files": files_found})
 
 
 def _with_page_size(address: str) -> str:

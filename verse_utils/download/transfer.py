@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 import time
@@ -24,6 +23,7 @@ from verse_utils.download.archives import MOST_BYTES
 from verse_utils.download.progress import Progress, say
 from verse_utils.errors import InterruptedTransferError, SourceError
 from verse_utils.files.disk import in_units, require_free
+from verse_utils.files.writing import write_json
 
 # Seconds between attempts: 0, 2, 4, 8, 16, unless the server names a time.
 _RETRIES = Retry(total=5, backoff_factor=1.0, status_forcelist=(408, 425, 429, 500, 502, 503, 504))
@@ -80,10 +80,7 @@ class _Part:
         return part if is_sound and part.address == address else cls(address)
 
     def write(self, path: Path) -> None:
-        note = self._note(path)
-        aside = note.with_suffix(".tmp")
-        aside.write_text(json.dumps(vars(self)), encoding="utf-8")
-        os.replace(aside, note)
+        write_json(self._note(path), vars(self))
 
 
 class Client:

@@ -8,8 +8,8 @@ import pytest
 
 from prediction.results import results_folder
 from prediction.results.results_folder import ScanResults, check_names_in_bids, write_results
-from utils.misc import write_csv
 from verse_utils.errors import UserError
+from verse_utils.files.writing import write_csv
 from verse_utils.names import parse_file_name
 
 

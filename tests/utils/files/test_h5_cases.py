@@ -91,12 +91,12 @@ def test_a_case_is_current_only_with_the_same_settings_and_source(h5_path):
 
 
 def _write_and_die(path):
-    import utils.misc
+    import verse_utils.files.writing
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    utils.misc.os.replace = die
+    verse_utils.files.writing.os.replace = die
     write(path)
 
 

@@ -1,7 +1,9 @@
 """``python -m verse_utils.check`` as its users run it."""
 
+import errno
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +113,20 @@ def test_the_table_names_all_of_them_by_kind(broken, tmp_path, run_script):
 def test_good_cases_leave_with_0(phantom_root, tmp_path, run_script):
     result = run_script("verse_utils/check/__main__.py", phantom_root, "--workers", 1, cwd=tmp_path)
     assert result.returncode == 0 and "4 cases: " in result.stdout and "0 unusable" in result.stdout
+
+
+def test_a_full_disk_keeps_the_findings_of_before(
+    phantom_root, tmp_path, run_script, monkeypatch, assert_one_line_error
+):
+    def fail(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "found.json").write_text("before", encoding="utf-8")
+    monkeypatch.setattr("verse_utils.files.writing.bring_to_disk", fail)
+    check = ("verse_utils/check/__main__.py", phantom_root, "--workers", 1, "--json", "found.json")
+    assert_one_line_error(run_script(*check, cwd=tmp_path), "found.json", "can't be written (No space left on device)")
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+    assert (tmp_path / "found.json").read_text(encoding="utf-8") == "before"
 
 
 def test_the_number_of_workers_changes_nothing(phantom_root, tmp_path, run_script):

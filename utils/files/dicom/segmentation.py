@@ -13,9 +13,9 @@ from pydicom.dataset import Dataset
 from utils.files.dicom.files import DicomFile, be_quiet
 from utils.files.dicom.headers import reason
 from utils.files.dicom.series import DicomSeries
-from utils.misc import written_aside
 from utils.visualize import PREDICTION_COLOUR
 from verse_utils.errors import UserError
+from verse_utils.files.writing import written_aside
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
