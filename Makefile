@@ -78,8 +78,7 @@ demo: $(INSTALLED)
 # What the networks of make pretrained are trained on besides phantoms:
 # DATA: scans with masks, as preprocessing.py takes them: VerSe, or tables of images and masks. Needed.
 # SHAPES: a folder of masks, around which further phantoms are made.
-# CTS: scans without masks; the second training of the segmenter is taught by the first one's predictions of them, the third
-# one by those of the networks that are in prediction/pretrained/ before, as these miss fewer vertebrae.
+# CTS: scans without masks, which get those that the networks in prediction/pretrained/ predict.
 DATA :=
 SHAPES :=
 CTS :=
@@ -95,9 +94,9 @@ TRAIN_LOCALISER = $(BIN)/python training/train_heatmap.py --output $(PRETRAINED_
 	--model_args channels=12,24,48,96,160
 TRAIN_SEGMENTER = $(BIN)/python training/train_segmentation.py --output $(PRETRAINED_RUNS) --precision auto \
 	--model_args channels=16,32,64,128,192 --input_shape 96 96 96
-# What the trainings of the binary mask share.
-MASK_TRAINING := --patches_per_volume 20 --bone_share 0.5 --ema 0.999
-PREDICT_CTS = $(BIN)/python inference.py --input $(CTS) --tta --no_preview
+# Training of the binary mask on what was preprocessed to a folder, as a run, for so many epochs: $(call train_mask,FOLDER,RUN,EPOCHS)
+train_mask = $(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/$1/*.h5 --model_name $2 --epochs $3 --early_stopping $3 \
+	--full_validation $3 --patches_per_volume 20 --bone_share 0.5 --ema 0.999
 
 # One thread for each process: with -j2, make keeps two cores busy.
 pretrained pretrained-names: export OMP_NUM_THREADS ?= 1
@@ -110,40 +109,42 @@ $(PRETRAINING)/trunks_2: | $(INSTALLED)
 $(PRETRAINING)/shapes: | $(INSTALLED)
 	$(TRUNKS) --output $@.partial --training 6 --validation 0 --test 0 --seed 22 --shapes $(SHAPES) && mv $@.partial $@
 
-PHANTOMS = $(PRETRAINING)/trunks_2 $(if $(SHAPES),$(PRETRAINING)/shapes)
+REAL_SHAPES := $(if $(SHAPES),$(PRETRAINING)/shapes)
+PHANTOMS := $(PRETRAINING)/trunks_2 $(REAL_SHAPES)
+OWN := $(if $(CTS),$(PRETRAINING)/own.done)
+OWN_CASES := $(if $(CTS),$(PRETRAINING)/own/cases.csv)
 
-$(PRETRAINING)/segmenter_1.done: $(PHANTOMS)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) --output $(PRETRAINING)/without_cts --task segmentation
-	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/without_cts/*.h5 --model_name segmenter_1 --epochs 36 \
-		--early_stopping 36 --full_validation 36 $(MASK_TRAINING)
-	touch $@
-
-$(PRETRAINING)/localiser.done: $(PRETRAINING)/trunks_1 $(if $(SHAPES),$(PRETRAINING)/shapes)
+$(PRETRAINING)/localiser.done: $(PRETRAINING)/trunks_1 $(REAL_SHAPES)
 	$(BIN)/python preprocessing.py --data_path $(DATA) $^ --output $(PRETRAINING)/views --task heatmap
 	$(TRAIN_LOCALISER) --data_path $(PRETRAINING)/views/*.h5 --model_name localiser --epochs 60 --early_stopping 60
 	touch $@
 
-$(PRETRAINING)/own_1.done: $(PRETRAINING)/segmenter_1.done $(PRETRAINING)/localiser.done
-	$(PREDICT_CTS) --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_1 --heatmap_model localiser \
-		--output $(PRETRAINING)/predicted_1 --as_dataset $(PRETRAINING)/own_1
-	touch $@
-$(PRETRAINING)/own_2.done: | $(INSTALLED)
-	$(PREDICT_CTS) --output $(PRETRAINING)/predicted_2 --as_dataset $(PRETRAINING)/own_2
+$(PRETRAINING)/own.done: | $(INSTALLED)
+	$(BIN)/python inference.py --input $(CTS) --tta --no_preview --output $(PRETRAINING)/predicted --as_dataset $(PRETRAINING)/own
 	touch $@
 
-$(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(if $(CTS),$(PRETRAINING)/own_1.done)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own_1/cases.csv) \
-		--output $(PRETRAINING)/with_cts_1 --task segmentation
-	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts_1/*.h5 --model_name segmenter_2 --init_from segmenter_1 --epochs 56 \
-		--early_stopping 56 --full_validation 56 $(MASK_TRAINING)
+$(PRETRAINING)/masks.done: $(PHANTOMS)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) --output $(PRETRAINING)/masks --task segmentation
+	touch $@
+$(PRETRAINING)/masks_and_cts.done: $(PHANTOMS) $(OWN)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(OWN_CASES) --output $(PRETRAINING)/masks_and_cts \
+		--task segmentation
+	touch $@
+$(PRETRAINING)/real_shapes.done: $(REAL_SHAPES) $(OWN)
+	$(BIN)/python preprocessing.py --data_path $(DATA) $(REAL_SHAPES) $(OWN_CASES) --output $(PRETRAINING)/real_shapes \
+		--task segmentation
 	touch $@
 
-# Trained with light augmentation for long, then with strong for a while: scans like VerSe's are learnt, then others, too.
-$(PRETRAINING)/segmenter_3.done: $(PRETRAINING)/segmenter_2.done $(if $(CTS),$(PRETRAINING)/own_2.done)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(if $(CTS),$(PRETRAINING)/own_2/cases.csv) \
-		--output $(PRETRAINING)/with_cts_2 --task segmentation
-	$(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/with_cts_2/*.h5 --model_name segmenter_3 --init_from segmenter_2 --epochs 12 \
-		--early_stopping 12 --full_validation 12 $(MASK_TRAINING) --augmentation strong
+# On the scans with masks and all phantoms; then on the CTs, too; at last, for a while and with strong augmentation, without the
+# phantoms of trunks, whose vertebrae have simpler shapes than real ones.
+$(PRETRAINING)/segmenter_1.done: $(PRETRAINING)/masks.done
+	$(call train_mask,masks,segmenter_1,36)
+	touch $@
+$(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(PRETRAINING)/masks_and_cts.done
+	$(call train_mask,masks_and_cts,segmenter_2,60) --init_from segmenter_1
+	touch $@
+$(PRETRAINING)/segmenter_3.done: $(PRETRAINING)/segmenter_2.done $(PRETRAINING)/real_shapes.done
+	$(call train_mask,real_shapes,segmenter_3,16) --init_from segmenter_2 --augmentation strong --lr 0.5
 	touch $@
 
 pretrained: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/localiser.done
