@@ -94,7 +94,9 @@ TRAIN_LOCALISER = $(BIN)/python training/train_heatmap.py --output $(PRETRAINED_
 	--model_args channels=12,24,48,96,160
 TRAIN_SEGMENTER = $(BIN)/python training/train_segmentation.py --output $(PRETRAINED_RUNS) --precision auto \
 	--model_args channels=16,32,64,128,192 --input_shape 96 96 96
-# Training of the binary mask on what was preprocessed to a folder, as a run, for so many epochs: $(call train_mask,FOLDER,RUN,EPOCHS)
+# Patches of DATA and of further data sets, in a folder that is called like the target.
+preprocess_masks = $(BIN)/python preprocessing.py --data_path $(DATA) $1 --output $(basename $@) --task segmentation
+# Training of the binary mask: $(call train_mask,FOLDER of patches,RUN,EPOCHS)
 train_mask = $(TRAIN_SEGMENTER) --data_path $(PRETRAINING)/$1/*.h5 --model_name $2 --epochs $3 --early_stopping $3 \
 	--full_validation $3 --patches_per_volume 20 --bone_share 0.5 --ema 0.999
 
@@ -111,7 +113,6 @@ $(PRETRAINING)/shapes: | $(INSTALLED)
 
 REAL_SHAPES := $(if $(SHAPES),$(PRETRAINING)/shapes)
 PHANTOMS := $(PRETRAINING)/trunks_2 $(REAL_SHAPES)
-OWN := $(if $(CTS),$(PRETRAINING)/own.done)
 OWN_CASES := $(if $(CTS),$(PRETRAINING)/own/cases.csv)
 
 $(PRETRAINING)/localiser.done: $(PRETRAINING)/trunks_1 $(REAL_SHAPES)
@@ -124,24 +125,23 @@ $(PRETRAINING)/own.done: | $(INSTALLED)
 	touch $@
 
 $(PRETRAINING)/masks.done: $(PHANTOMS)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) --output $(PRETRAINING)/masks --task segmentation
+	$(call preprocess_masks,$(PHANTOMS))
 	touch $@
-$(PRETRAINING)/masks_and_cts.done: $(PHANTOMS) $(OWN)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(PHANTOMS) $(OWN_CASES) --output $(PRETRAINING)/masks_and_cts \
-		--task segmentation
+$(PRETRAINING)/masks_and_cts.done: $(PHANTOMS) $(PRETRAINING)/own.done
+	$(call preprocess_masks,$(PHANTOMS) $(OWN_CASES))
 	touch $@
-$(PRETRAINING)/real_shapes.done: $(REAL_SHAPES) $(OWN)
-	$(BIN)/python preprocessing.py --data_path $(DATA) $(REAL_SHAPES) $(OWN_CASES) --output $(PRETRAINING)/real_shapes \
-		--task segmentation
+$(PRETRAINING)/real_shapes.done: $(REAL_SHAPES) $(if $(CTS),$(PRETRAINING)/own.done) | $(INSTALLED)
+	$(call preprocess_masks,$(REAL_SHAPES) $(OWN_CASES))
 	touch $@
 
 # On the scans with masks and all phantoms; then on the CTs, too; at last, for a while and with strong augmentation, without the
 # phantoms of trunks, whose vertebrae have simpler shapes than real ones.
+MASKS := $(if $(CTS),masks_and_cts,masks)
 $(PRETRAINING)/segmenter_1.done: $(PRETRAINING)/masks.done
 	$(call train_mask,masks,segmenter_1,36)
 	touch $@
-$(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(PRETRAINING)/masks_and_cts.done
-	$(call train_mask,masks_and_cts,segmenter_2,60) --init_from segmenter_1
+$(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(PRETRAINING)/$(MASKS).done
+	$(call train_mask,$(MASKS),segmenter_2,60) --init_from segmenter_1
 	touch $@
 $(PRETRAINING)/segmenter_3.done: $(PRETRAINING)/segmenter_2.done $(PRETRAINING)/real_shapes.done
 	$(call train_mask,real_shapes,segmenter_3,16) --init_from segmenter_2 --augmentation strong --lr 0.5

@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from utils.misc import (
-    OneLineParser,
-    Stopped,
-    command,
-    counted,
-    parse_bool,
-)
+from utils.misc import OneLineParser, Stopped, command, counted, parse_bool
 from verse_utils.errors import UserError
 
 
