@@ -135,7 +135,7 @@ $(PRETRAINING)/real_shapes.done: $(REAL_SHAPES) $(if $(CTS),$(PRETRAINING)/own.d
 	touch $@
 
 # On the scans with masks and all phantoms; then on the CTs, too; at last, for a while and with strong augmentation, without the
-# phantoms of trunks, whose vertebrae have simpler shapes than real ones.
+# phantoms of trunks, whose vertebrae have simpler shapes than real ones. The mean of the weights of the last two is kept.
 MASKS := $(if $(CTS),masks_and_cts,masks)
 $(PRETRAINING)/segmenter_1.done: $(PRETRAINING)/masks.done
 	$(call train_mask,masks,segmenter_1,36)
@@ -148,7 +148,7 @@ $(PRETRAINING)/segmenter_3.done: $(PRETRAINING)/segmenter_2.done $(PRETRAINING)/
 	touch $@
 
 pretrained: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/localiser.done
-	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_3 \
+	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_2 segmenter_3 \
 		--heatmap_model localiser
 
 $(PRETRAINING)/names_phantoms_1: | $(INSTALLED)

@@ -1,13 +1,17 @@
 """Make the networks that come with the project: of runs, the weights in 16 bit.
 
 python -m prediction.pretrained --segmentation_model RUN --heatmap_model RUN --single_model RUN --names_model RUN
+
+Of several runs that start from each other, the mean of their weights: --segmentation_model RUN RUN.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from prediction.checkpoints import find_checkpoint, load_checkpoint_of, save_checkpoint
@@ -27,12 +31,15 @@ _NETWORKS = {
 }
 
 
-def make_pretrained(task: Task, run: Path, runs: Path, output: Path, labels: str = Options.labels) -> Path:
-    """Write the best network of a run without what only its training needs: weights in float16, no paths.
+def make_pretrained(task: Task, chosen: Sequence[Path], runs: Path, output: Path, labels: str = Options.labels) -> Path:
+    """Write the best network of a run, or the mean of several, without what only training needs: float16, no paths.
+
+    The mean of the weights of networks that were trained on from the same weights is often better than each of them
+    (Wortsman et al. 2022, "Model soups", arXiv:2203.05482), at the cost of one.
 
     Args:
-        task: that it must have been trained for.
-        run: checkpoint file, run folder or name of a run.
+        task: that they must have been trained for.
+        chosen: one or more checkpoint files, run folders or names of runs. Settings are those of the last.
         runs: folder of the runs, for names.
         output: folder to write to.
         labels: of ``Options``, for which it is.
@@ -41,25 +48,33 @@ def make_pretrained(task: Task, run: Path, runs: Path, output: Path, labels: str
         The file.
 
     Raises:
-        UserError: no checkpoint of the task, one with other labels, or it can't be written.
+        UserError: no checkpoint of the task, one with other labels, one with another network or input than the last, or
+            it can't be written.
     """
-    content = load_checkpoint_of(task, find_checkpoint(run, runs, task))
-    learnt = content["settings"].get("labels", "binary")
     (wanted,) = (trained for of, use, trained in _NETWORKS.values() if (of, use) == (task, labels))
-    if learnt != wanted:
-        raise UserError(f"{run}: was trained with --labels {learnt}; give a run of --labels {wanted}")
-    weights = {name: _in_16_bit(tensor) for name, tensor in content["weights"].items()}
+    contents = [load_checkpoint_of(task, find_checkpoint(run, runs, task)) for run in chosen]
+    last = contents[-1]
+    for run, content in zip(chosen, contents, strict=True):
+        learnt = content["settings"].get("labels", "binary")
+        if learnt != wanted:
+            raise UserError(f"{run}: was trained with --labels {learnt}; give a run of --labels {wanted}")
+        if (content["network"], content["input"]) != (last["network"], last["input"]):
+            raise UserError(
+                f"{run}: has another network or input than {chosen[-1]}; give runs that go on from each other"
+            )
+    weights = {name: _mean_in_16_bit([content["weights"][name] for content in contents]) for name in last["weights"]}
     left_out = {*PLACE_AND_MACHINE, "init_from"}
-    settings = {name: value for name, value in content["settings"].items() if name not in left_out}
+    settings = {name: value for name, value in last["settings"].items() if name not in left_out}
     path = pretrained_checkpoint(task, labels, output)
     path.parent.mkdir(parents=True, exist_ok=True)
     settings["model_name"] = PRETRAINED
-    save_checkpoint(path, content["network"], weights, settings, input=content["input"])
+    save_checkpoint(path, last["network"], weights, settings, input=last["input"])
     return path
 
 
-def _in_16_bit(tensor: Tensor) -> Tensor:
-    return tensor.half() if tensor.is_floating_point() else tensor
+def _mean_in_16_bit(tensors: Sequence[Tensor]) -> Tensor:
+    """What isn't floating point, as counts of batches, is the last one's."""
+    return torch.stack(list(tensors)).mean(dim=0).half() if tensors[-1].is_floating_point() else tensors[-1]
 
 
 @command
@@ -67,15 +82,15 @@ def main() -> None:
     """Write the files and print their sizes."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for argument, (task, _, trained) in _NETWORKS.items():
-        text = f"run of the {task.network_name} of --labels {trained}"
-        parser.add_argument(argument, type=Path, metavar="RUN", help=text)
+        text = f"run of the {task.network_name} of --labels {trained}; of several, the mean of their weights"
+        parser.add_argument(argument, type=Path, nargs="+", metavar="RUN", help=text)
     parser.add_argument("--runs", type=Path, default=RUNS_FOLDER, help="folder in which names of runs are looked up")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder of the files")
     arguments = parser.parse_args()
     for argument, (task, labels, _) in _NETWORKS.items():
-        run = getattr(arguments, argument.removeprefix("--"))
-        if run is not None:
-            path = make_pretrained(task, run, arguments.runs, arguments.output, labels)
+        chosen = getattr(arguments, argument.removeprefix("--"))
+        if chosen is not None:
+            path = make_pretrained(task, chosen, arguments.runs, arguments.output, labels)
             print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 

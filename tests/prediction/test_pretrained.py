@@ -1,5 +1,7 @@
 """The networks that come with the project, and how they are made of runs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -46,7 +48,7 @@ def test_weights_in_16_bit_are_those_of_the_run(tmp_path):
     settings = {"task": "segmentation", "model_name": "mine", "data_path": ["/home/me/secret"], "labels": "binary"}
     run = tmp_path / "best.pt"
     save_checkpoint(run, spec, network.state_dict(), settings, input={"spacing_mm": 1.0}, epoch=3, optimizer={})
-    made = make_pretrained(SEGMENTATION, run, tmp_path, tmp_path / "new")
+    made = make_pretrained(SEGMENTATION, [run], tmp_path, tmp_path / "new")
     assert made == tmp_path / "new" / "segmenter.pt"
     content = load_checkpoint(made)
     assert content["settings"] == {"task": "segmentation", "model_name": "pretrained", "labels": "binary"}
@@ -56,7 +58,39 @@ def test_weights_in_16_bit_are_those_of_the_run(tmp_path):
     for mine, theirs in zip(network.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(theirs, mine, rtol=2**-11, atol=1e-7)
     with pytest.raises(UserError, match="is a segmenter"):
-        make_pretrained(HEATMAP, run, tmp_path, tmp_path / "new")
+        make_pretrained(HEATMAP, [run], tmp_path, tmp_path / "new")
+
+
+def test_of_several_runs_the_mean_of_their_weights_is_written(tmp_path):
+    spec = NetworkSpec("UNet", 1, 1, (16, 16, 16), CHANNELS)
+    weights = []
+    for name in ("first", "second"):
+        weights.append(spec.build().state_dict())
+        settings = {"task": "segmentation", "model_name": name, "epochs": name, "labels": "binary"}
+        save_checkpoint(tmp_path / name / "best.pt", spec, weights[-1], settings, input={"spacing_mm": 1.0})
+    content = load_checkpoint(
+        make_pretrained(SEGMENTATION, [Path("first"), Path("second")], tmp_path, tmp_path / "new")
+    )
+    assert content["settings"]["epochs"] == "second"
+    for name, mean in content["weights"].items():
+        expected = (weights[0][name] + weights[1][name]) / 2
+        torch.testing.assert_close(mean.float(), expected, rtol=2**-11, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("channels", "spacing_mm"), [((4, 8, 32), 1.0), ((4, 8, 16), 2.0)], ids=["another network", "another input"]
+)
+def test_runs_that_do_not_belong_together_have_no_mean(tmp_path, channels, spacing_mm):
+    for name, width, seen in (
+        ("first", channels, {"spacing_mm": spacing_mm}),
+        ("second", (4, 8, 16), {"spacing_mm": 1.0}),
+    ):
+        spec = NetworkSpec("UNet", 1, 1, (16, 16, 16), {"channels": width})
+        settings = {"task": "segmentation", "model_name": name, "labels": "binary"}
+        save_checkpoint(tmp_path / name / "best.pt", spec, spec.build().state_dict(), settings, input=seen)
+    with pytest.raises(UserError, match="first: has another network or input than second; give runs"):
+        make_pretrained(SEGMENTATION, [Path("first"), Path("second")], tmp_path, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(("task", "trained"), [(HEATMAP, "vertebrae"), (SEGMENTATION, "single")])
@@ -68,9 +102,9 @@ def test_names_have_networks_of_their_own(tmp_path, task, trained):
         save_checkpoint(runs / labels / "best.pt", spec, spec.build().state_dict(), settings, input={})
     run_of = {"segmenter": runs / "binary" / "best.pt", "vertebrae": runs / trained / "best.pt"}
     for labels, run in run_of.items():
-        path = make_pretrained(task, run, runs, new, labels)
+        path = make_pretrained(task, [run], runs, new, labels)
         assert path == pretrained_checkpoint(task, labels, new)
         assert load_checkpoint(path)["settings"]["labels"] == run.parent.name
         other = next(one for one in LABELS if one != labels)
         with pytest.raises(UserError, match=f"was trained with --labels {run.parent.name}"):
-            make_pretrained(task, run, runs, new, other)
+            make_pretrained(task, [run], runs, new, other)
