@@ -172,7 +172,7 @@ def _fetch_file(client: Client, file: ListedFile, path: Path, title: str) -> Non
 
 
 def _whole_files(folder: Path) -> Iterator[str]:
-    """Paths below a folder, without those of parts."""
+    """Paths below a folder, without those of parts and without hidden ones, as a kill leaves behind."""
     for path in folder.rglob("*"):
-        if path.is_file() and not path.name.endswith((_PART, ".part.json")):
+        if path.is_file() and not path.name.startswith(".") and not path.name.endswith((_PART, ".part.json")):
             yield path.relative_to(folder).as_posix()

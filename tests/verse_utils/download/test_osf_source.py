@@ -144,6 +144,14 @@ def test_a_part_that_does_not_fit_is_fetched_anew(server, osf, files, fetch, ans
     assert server.ranges_of("/storage/0") == ["bytes=1000-", None]
 
 
+def test_what_a_killed_write_left_is_no_file_of_the_folder(server, osf, files, fetch, tmp_path):
+    left = tmp_path / "split.osf" / "rawdata" / ".sub-verse004_ct.nii.gz.part.json.123.partial"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"{")
+    assert files.items() <= fetch().items()
+    assert [path for path, _, _ in server.asked] == ["/osf/zip/"]
+
+
 def test_what_is_not_listed_is_removed(server, osf, files, fetch, answer, tmp_path):
     path = next(iter(files))
     for name, data in (("old_ct.nii.gz", b"old"), (path, b"of another size")):
