@@ -2,7 +2,7 @@
 
 python -m prediction.pretrained --segmentation_model RUN --heatmap_model RUN --single_model RUN --names_model RUN
 
-Of several runs that start from each other, the mean of their weights: --segmentation_model RUN RUN.
+Of several runs that go on from each other, the mean of their weights: --segmentation_model RUN RUN.
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ def make_pretrained(task: Task, chosen: Sequence[Path], runs: Path, output: Path
     left_out = {*PLACE_AND_MACHINE, "init_from"}
     settings = {name: value for name, value in last["settings"].items() if name not in left_out}
     path = pretrained_checkpoint(task, labels, output)
-    path.parent.mkdir(parents=True, exist_ok=True)
     settings["model_name"] = PRETRAINED
     save_checkpoint(path, last["network"], weights, settings, input=last["input"])
     return path
@@ -87,6 +86,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=RUNS_FOLDER, help="folder in which names of runs are looked up")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder of the files")
     arguments = parser.parse_args()
+    if not any(getattr(arguments, argument.removeprefix("--")) for argument in _NETWORKS):
+        parser.error(f"name a run: {' or '.join(_NETWORKS)}")
     for argument, (task, labels, _) in _NETWORKS.items():
         chosen = getattr(arguments, argument.removeprefix("--"))
         if chosen is not None:

@@ -9,7 +9,7 @@ from networks import build_network
 from prediction.checkpoints import NetworkSpec, find_checkpoint, load_checkpoint, load_checkpoint_of, save_checkpoint
 from prediction.options import LABELS
 from prediction.pretrained import FOLDER, is_pretrained, pretrained_checkpoint
-from prediction.pretrained.__main__ import make_pretrained
+from prediction.pretrained.__main__ import main, make_pretrained
 from utils.files.run_folder import PLACE_AND_MACHINE
 from utils.tasks import HEATMAP, SEGMENTATION, TASKS
 from verse_utils.errors import UserError
@@ -91,6 +91,25 @@ def test_runs_that_do_not_belong_together_have_no_mean(tmp_path, channels, spaci
     with pytest.raises(UserError, match="first: has another network or input than second; give runs"):
         make_pretrained(SEGMENTATION, [Path("first"), Path("second")], tmp_path, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_the_command_needs_a_run_and_a_folder_that_it_can_write_to(tmp_path, monkeypatch, capsys):
+    save_checkpoint(
+        tmp_path / "mine" / "best.pt",
+        (spec := NetworkSpec("UNet", 1, 1, (16, 16, 16), CHANNELS)),
+        spec.build().state_dict(),
+        {"task": "segmentation", "model_name": "mine", "labels": "binary"},
+        input={},
+    )
+    (tmp_path / "file").write_text("")
+    for arguments, message in (
+        ([], "name a run: --heatmap_model or"),
+        (["--segmentation_model", "mine", "--output", str(tmp_path / "file" / "new")], "can't be written"),
+    ):
+        monkeypatch.setattr("sys.argv", ["pretrained", "--runs", str(tmp_path), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("task", "trained"), [(HEATMAP, "vertebrae"), (SEGMENTATION, "single")])
