@@ -134,8 +134,9 @@ $(PRETRAINING)/real_shapes.done: $(REAL_SHAPES) $(if $(CTS),$(PRETRAINING)/own.d
 	$(call preprocess_masks,$(REAL_SHAPES) $(OWN_CASES))
 	touch $@
 
-# On the scans with masks and all phantoms; then on the CTs, too; at last, for a while and with strong augmentation, without the
-# phantoms of trunks, whose vertebrae have simpler shapes than real ones. The mean of the weights of the last two is kept.
+# On the scans with masks and all phantoms; then on the CTs, too; at last, for a while and twice, with strong and with light
+# augmentation, without the phantoms of trunks, whose vertebrae have simpler shapes than real ones. The mean of the weights of the
+# last three trainings is kept.
 MASKS := $(if $(CTS),masks_and_cts,masks)
 $(PRETRAINING)/segmenter_1.done: $(PRETRAINING)/masks.done
 	$(call train_mask,masks,segmenter_1,36)
@@ -146,10 +147,13 @@ $(PRETRAINING)/segmenter_2.done: $(PRETRAINING)/segmenter_1.done $(PRETRAINING)/
 $(PRETRAINING)/segmenter_3.done: $(PRETRAINING)/segmenter_2.done $(PRETRAINING)/real_shapes.done
 	$(call train_mask,real_shapes,segmenter_3,16) --init_from segmenter_2 --augmentation strong --lr 0.5
 	touch $@
+$(PRETRAINING)/segmenter_4.done: $(PRETRAINING)/segmenter_2.done $(PRETRAINING)/real_shapes.done
+	$(call train_mask,real_shapes,segmenter_4,16) --init_from segmenter_2 --lr 0.5
+	touch $@
 
-pretrained: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/localiser.done
-	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --segmentation_model segmenter_2 segmenter_3 \
-		--heatmap_model localiser
+pretrained: $(addprefix $(PRETRAINING)/,segmenter_3.done segmenter_4.done localiser.done)
+	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --heatmap_model localiser \
+		--segmentation_model segmenter_2 segmenter_3 segmenter_4
 
 $(PRETRAINING)/names_phantoms_1: | $(INSTALLED)
 	$(COARSE) --output $@.partial/trunks --field_of_view trunk --training 100 --validation 6 --seed 31
