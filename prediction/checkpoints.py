@@ -93,9 +93,9 @@ def save_checkpoint(
         UserError: it can't be written.
     """
     content = {"format": FORMAT, "network": asdict(spec), "weights": weights, "settings": settings, **state}
-    with written_aside(path, keep) as aside:
+    with written_aside(path, keep) as aside, aside.open("wb") as file:  # a path would put its name into the file
         try:
-            torch.save(content, aside)
+            torch.save(content, file)
         except RuntimeError:  # what torch's writer makes of any failed write
             raise OSError("not all of it; is the disk full?") from None
 

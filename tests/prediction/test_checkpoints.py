@@ -19,6 +19,14 @@ def test_what_is_written_is_read(tmp_path):
     torch.testing.assert_close(content["weights"], network.state_dict())
 
 
+def test_the_same_network_makes_the_same_bytes(tmp_path):
+    """So that a hash tells whether a network that was made again is the same; torch notes the name of a path."""
+    weights = nn.Linear(3, 2).state_dict()
+    for name in ("last.pt", "best.pt"):
+        save_checkpoint(tmp_path / name, SPEC, weights, {"task": "heatmap"})
+    assert (tmp_path / "last.pt").read_bytes() == (tmp_path / "best.pt").read_bytes()
+
+
 def test_a_full_disk_is_one_line_and_the_checkpoint_of_before_stays(tmp_path):
     path = tmp_path / "last.pt"
     save_checkpoint(path, SPEC, nn.Linear(3, 2).state_dict(), {}, epoch=1)

@@ -162,11 +162,11 @@ def test_a_full_disk_leaves_the_checkpoint_of_before(segment, tmp_path, assert_o
     assert segment("whole").returncode == 0
     save, numbers = torch.save, iter(range(100))
 
-    def full(content, path):
+    def full(content, file):
         if "progress" in content and next(numbers) >= 1:
-            path.write_bytes(b"half")
+            file.write(b"half")
             raise OSError(28, "No space left on device")
-        save(content, path)
+        save(content, file)
 
     with patch("torch.save", full):
         result = segment("run", "--checkpoint_minutes", 0)
