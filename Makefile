@@ -152,8 +152,8 @@ $(PRETRAINING)/segmenter_4.done: $(PRETRAINING)/segmenter_2.done $(PRETRAINING)/
 	touch $@
 
 pretrained: $(addprefix $(PRETRAINING)/,segmenter_3.done segmenter_4.done localiser.done)
-	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --heatmap_model localiser \
-		--segmentation_model segmenter_2 segmenter_3 segmenter_4
+	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --output prediction/pretrained \
+		--heatmap_model localiser --segmentation_model segmenter_2 segmenter_3 segmenter_4
 
 $(PRETRAINING)/names_phantoms_1: | $(INSTALLED)
 	$(COARSE) --output $@.partial/trunks --field_of_view trunk --training 100 --validation 6 --seed 31
@@ -189,7 +189,8 @@ $(PRETRAINING)/single.done: $(PRETRAINING)/segmenter_3.done $(PRETRAINING)/trunk
 	touch $@
 
 pretrained-names: $(PRETRAINING)/names.done $(PRETRAINING)/single.done
-	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --names_model names_2 --single_model single
+	$(BIN)/python -m prediction.pretrained --runs $(PRETRAINED_RUNS) --output prediction/pretrained \
+		--names_model names_2 --single_model single
 
 clean:
 	rm -rf .venv .venv-* $(DEMO) *.egg-info

@@ -29,6 +29,7 @@ COMMANDS = {
     "reports/compare.py": ["Compare"],
     "reports/report.py": ["Report"],
     "reports/surfaces.py": ["Surfaces"],
+    "prediction/pretrained/__main__.py": ["Pretrained"],
     "utils/statistics.py": ["Statistics"],
     "verse_utils/check/__main__.py": ["Check"],
     "verse_utils/phantom/__main__.py": ["Phantoms"],

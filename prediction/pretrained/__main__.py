@@ -1,8 +1,8 @@
 """Make the networks that come with the project: of runs, the weights in 16 bit.
 
-python -m prediction.pretrained --segmentation_model RUN --heatmap_model RUN --single_model RUN --names_model RUN
+python -m prediction.pretrained --segmentation_model RUN --heatmap_model RUN --output FOLDER
 
-Of several runs that go on from each other, the mean of their weights: --segmentation_model RUN RUN.
+Of several runs that went on from the same weights, the mean of their weights: --segmentation_model RUN RUN.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prediction.checkpoints import find_checkpoint, load_checkpoint_of, save_checkpoint
 from prediction.options import Options
-from prediction.pretrained import FOLDER, PRETRAINED, pretrained_checkpoint
+from prediction.pretrained import PRETRAINED, pretrained_checkpoint
 from utils.files.run_folder import PLACE_AND_MACHINE, RUNS_FOLDER
 from utils.misc import OneLineParser, command
 from utils.tasks import HEATMAP, SEGMENTATION, Task
@@ -60,7 +60,7 @@ def make_pretrained(task: Task, chosen: Sequence[Path], runs: Path, output: Path
             raise UserError(f"{run}: was trained with --labels {learnt}; give a run of --labels {wanted}")
         if (content["network"], content["input"]) != (last["network"], last["input"]):
             raise UserError(
-                f"{run}: has another network or input than {chosen[-1]}; give runs that go on from each other"
+                f"{run}: has another network or input than {chosen[-1]}; give runs that went on from the same weights"
             )
     weights = {name: _mean_in_16_bit([content["weights"][name] for content in contents]) for name in last["weights"]}
     left_out = {*PLACE_AND_MACHINE, "init_from"}
@@ -84,7 +84,7 @@ def main() -> None:
         text = f"run of the {task.network_name} of --labels {trained}; of several, the mean of their weights"
         parser.add_argument(argument, type=Path, nargs="+", metavar="RUN", help=text)
     parser.add_argument("--runs", type=Path, default=RUNS_FOLDER, help="folder in which names of runs are looked up")
-    parser.add_argument("--output", type=Path, default=FOLDER, help="folder of the files")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the files")
     arguments = parser.parse_args()
     if not any(getattr(arguments, argument.removeprefix("--")) for argument in _NETWORKS):
         parser.error(f"name a run: {' or '.join(_NETWORKS)}")

@@ -94,7 +94,7 @@ def test_the_command_needs_a_run_and_a_folder_that_it_can_write_to(tmp_path, mon
     write_run(tmp_path, "mine")
     (tmp_path / "file").write_text("")
     for arguments, message in (
-        ([], "name a run: --heatmap_model or"),
+        (["--output", str(tmp_path / "new")], "name a run: --heatmap_model or"),
         (["--segmentation_model", "mine", "--output", str(tmp_path / "file" / "new")], "can't be written"),
     ):
         monkeypatch.setattr("sys.argv", ["pretrained", "--runs", str(tmp_path), *arguments])
