@@ -71,9 +71,9 @@ def make_pretrained(task: Task, chosen: Sequence[Path], runs: Path, output: Path
     return path
 
 
-def _mean_in_16_bit(tensors: Sequence[Tensor]) -> Tensor:
+def _mean_in_16_bit(tensors: list[Tensor]) -> Tensor:
     """What isn't floating point, as counts of batches, is the last one's."""
-    return torch.stack(list(tensors)).mean(dim=0).half() if tensors[-1].is_floating_point() else tensors[-1]
+    return torch.stack(tensors).mean(dim=0).half() if tensors[-1].is_floating_point() else tensors[-1]
 
 
 @command
@@ -86,12 +86,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=RUNS_FOLDER, help="folder in which names of runs are looked up")
     parser.add_argument("--output", type=Path, required=True, help="folder of the files")
     arguments = parser.parse_args()
-    if not any(getattr(arguments, argument.removeprefix("--")) for argument in _NETWORKS):
+    chosen = {argument: getattr(arguments, argument.removeprefix("--")) for argument in _NETWORKS}
+    if not any(chosen.values()):
         parser.error(f"name a run: {' or '.join(_NETWORKS)}")
     for argument, (task, labels, _) in _NETWORKS.items():
-        chosen = getattr(arguments, argument.removeprefix("--"))
-        if chosen is not None:
-            path = make_pretrained(task, chosen, arguments.runs, arguments.output, labels)
+        if chosen[argument]:
+            path = make_pretrained(task, chosen[argument], arguments.runs, arguments.output, labels)
             print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
